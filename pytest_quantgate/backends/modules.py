@@ -1,0 +1,87 @@
+"""What a loaded model is made of: which modules are quantized, to how many bits, and which tensors are not
+finite.
+
+Quantized modules are told by what they carry, since importing every quantization library to ask `isinstance`
+would be slower than loading the model.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["bits_of", "dense_linears", "is_plain", "nonfinite_tensors", "quantized_modules"]
+
+BITSANDBYTES = {"Linear8bitLt": 8, "Linear4bit": 4, "LinearFP4": 4, "LinearNF4": 4}
+PIECE = 2**24
+
+
+def quantized_modules(model: nn.Module) -> dict[str, int]:
+    """Return the bits of every quantized module, by name."""
+    found = ((name, bits_of(module)) for name, module in model.named_modules())
+    return {name: bits for name, bits in found if bits}
+
+
+def dense_linears(model: nn.Module) -> list[str]:
+    """Return the linear modules that are not quantized; the output head and tied embeddings among them."""
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not bits_of(module)
+    ]
+
+
+def bits_of(module: nn.Module) -> int:
+    """Return how many bits a weight of this module has if it is quantized, else 0."""
+    if hasattr(module, "qweight"):  # GPTQModel, AutoGPTQ; AutoAWQ says w_bit
+        bits: Any = getattr(module, "bits", getattr(module, "w_bit", 0))
+        return int(bits)
+    if type(module).__name__ in BITSANDBYTES:
+        return BITSANDBYTES[type(module).__name__]
+    scheme = getattr(getattr(module, "quantization_scheme", None), "weights", None)  # compressed-tensors
+    if scheme is not None:
+        return int(scheme.num_bits)
+    weight = getattr(module, "weight", None)
+    return _bits_of_tensor(weight) if isinstance(weight, Tensor) and not is_plain(weight) else 0
+
+
+def _bits_of_tensor(weight: Tensor) -> int:
+    """Return the bits of a tensor subclass: optimum-quanto's `qtype`, torchao's range of values or stored type."""
+    bits = getattr(getattr(weight, "qtype", None), "bits", 0)
+    if bits:
+        return int(bits)
+    inner = getattr(weight, "original_weight_tensor", weight)
+    for holder in (inner, getattr(inner, "tensor_impl", None)):
+        top = getattr(holder, "quant_max", None)
+        if top is not None:
+            return math.ceil(math.log2(top - holder.quant_min + 1))  # type: ignore[union-attr]
+    name = type(inner).__name__.lower()
+    if "int4" in name:
+        return 4
+    return 8 if hasattr(inner, "qdata") or "float8" in name or "int8" in name else 0
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Return whether this is an ordinary tensor, not a library's subclass."""
+    return type(tensor) in (Tensor, nn.Parameter, nn.Buffer)
+
+
+def nonfinite_tensors(model: nn.Module) -> list[str]:
+    """Return the names of the floating-point tensors that hold a NaN or an infinity, looked at piece by piece."""
+    named = itertools.chain(model.named_parameters(), model.named_buffers())
+    return [name for name, tensor in named if _looked_at(tensor) and not _is_finite(tensor)]
+
+
+def _looked_at(tensor: Tensor) -> bool:
+    return is_plain(tensor) and tensor.is_floating_point() and tensor.device.type != "meta"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    pieces = torch.split(tensor.detach().flatten(), PIECE)
+    return all(
+        bool(torch.isfinite(piece.float() if piece.itemsize == 1 else piece).all()) for piece in pieces
+    )

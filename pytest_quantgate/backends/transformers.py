@@ -1,0 +1,241 @@
+"""Checkpoints that transformers can load, scored and run in this process.
+
+Scores are teacher-forced: windows of equal length go through the decoder together, and logits exist a few
+positions at a time (see `scoring`). Generation is greedy, one sequence, with the key-value cache that
+`generate` would use, in a loop of our own, since a time stamp per token is wanted.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pytest_quantgate.backends.loading import load_model, load_tokenizer, prepare, quiet
+from pytest_quantgate.backends.memory import PeakMemory
+from pytest_quantgate.backends.modules import dense_linears, nonfinite_tensors, quantized_modules
+from pytest_quantgate.backends.scoring import Head, Rows, read_rows
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.spec import TokenScores, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_quantgate.spec import IntArray, Json, ModelSpec, Window
+
+__all__ = ["TransformersModel", "load"]
+
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 8192}
+NO_LIMIT = 2**31
+
+
+def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = False) -> TransformersModel:
+    """Load the checkpoint at `spec.path` in `spec.dtype` on `spec.device`; nothing is downloaded.
+
+    Args: spec: which weights, and how; its options may set `attention` (sdpa, eager …) and `kernel` (of
+        GPTQModel). allow_code: let the checkpoint's own Python code run. allow_pickle: accept weights that
+        are not safetensors.
+
+    Raises:
+        CheckpointError: it is damaged, incomplete or refused.
+        MissingExtraError: it needs a library that is not installed.
+        NotMeasurableError: the device is not there.
+        ObservationError: it does not compute in `spec.dtype`.
+
+    """
+    device = torch.device(spec.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise NotMeasurableError(f"{spec.name}: no CUDA device here for device = {spec.device!r}")
+    arguments = prepare(spec)
+    memory = PeakMemory(device)
+    began = time.perf_counter()
+    model = load_model(spec, arguments, allow_code=allow_code, allow_pickle=allow_pickle)
+    _wait_for(device)
+    seconds = time.perf_counter() - began
+    return TransformersModel(spec, model, load_tokenizer(spec, allow_code=allow_code), memory, seconds)
+
+
+class TransformersModel:
+    """A loaded model; see `spec.Model` for the contract of its methods."""
+
+    def __init__(
+        self, spec: ModelSpec, model: Any, tokenizer: Any, memory: PeakMemory, load_seconds: float
+    ) -> None:
+        text = model.config.get_text_config()
+        self.spec = spec
+        self.load_seconds = load_seconds
+        self.vocab_size = int(model.get_output_embeddings().out_features)
+        self.max_length = int(getattr(text, "max_position_embeddings", 0) or NO_LIMIT)
+        self._network, self._tokenizer, self._memory = model, tokenizer, memory
+        self._device = memory.device
+        self._head = Head(model, self.vocab_size)
+        self._at_once = TOKENS_AT_ONCE[self._device.type]
+        self.bos_id = self._find_bos()
+
+    @property
+    def network(self) -> Any:
+        """The transformers model, for a test that needs it."""
+        return self._network
+
+    @property
+    def tokenizer(self) -> Any:
+        """The transformers tokenizer, for a test that needs it."""
+        return self._tokenizer
+
+    def _find_bos(self) -> int | None:
+        ids = self._tokenizer("a")["input_ids"]
+        return int(ids[0]) if ids and ids[0] == self._tokenizer.bos_token_id else None
+
+    # --- text and ids ------------------------------------------------------------
+
+    def encode(self, text: str) -> IntArray:
+        """Return the ids of a text (N,), without special tokens added."""
+        with quiet():
+            return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> IntArray:
+        """Return the ids of a conversation (N,), ready for the assistant's turn."""
+        if not self._tokenizer.chat_template:
+            raise ObservationError(f"{self.spec.name}: its tokenizer has no chat template; use plain prompts")
+        listed = [dict(message) for message in messages]
+        ids = self._tokenizer.apply_chat_template(listed, add_generation_prompt=True, return_dict=False)
+        return np.asarray(ids, dtype=np.int64)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, special tokens included."""
+        return str(self._tokenizer.decode([int(i) for i in ids]))
+
+    # --- scoring ------------------------------------------------------------
+
+    def score(
+        self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
+    ) -> Iterator[TokenScores]:
+        """Yield one `TokenScores` per window, in order; see `spec.Model.score`."""
+        for _, group in groupby(enumerate(windows), key=lambda item: len(item[1].ids)):
+            waiting = list(group)
+            while waiting:
+                size = max(1, self._at_once // len(waiting[0][1].ids))
+                batch = waiting[:size]
+                asked = None if at is None else [at[index] for index, _ in batch]
+                scores = self._score([window for _, window in batch], top_k, asked)
+                if scores is not None:
+                    yield from scores
+                    waiting = waiting[size:]
+
+    def _score(
+        self, windows: list[Window], top_k: int, asked: list[IntArray] | None
+    ) -> list[TokenScores] | None:
+        """Score one batch, or return None after halving what goes through at once: the GPU was out of memory."""
+        try:
+            with self._running():
+                return self._score_batch(windows, min(top_k, self.vocab_size), asked)
+        except torch.cuda.OutOfMemoryError:
+            if len(windows) == 1:
+                raise
+            self._at_once = len(windows) * len(windows[0].ids) // 2
+            torch.cuda.empty_cache()
+            return None
+
+    def _score_batch(
+        self, windows: list[Window], top_k: int, asked: list[IntArray] | None
+    ) -> list[TokenScores]:
+        length = len(windows[0].ids)
+        ids = torch.from_numpy(np.stack([window.ids for window in windows])).to(self._device)  # (B, T)
+        sizes = [length - window.start for window in windows]
+        spans = [(row * length + w.start, (row + 1) * length) for row, w in enumerate(windows)]
+        places = torch.cat(
+            [torch.arange(*span, device=self._device) for span in spans]
+        )  # of the scored tokens
+        wanted = None if asked is None else torch.from_numpy(np.concatenate(asked)).to(self._device)
+        parts, done = [], 0
+        for logits in self._head.logits(ids, places - 1):
+            here = slice(done, done + len(logits))
+            rows = read_rows(
+                logits, ids.flatten()[places[here]], top_k, None if wanted is None else wanted[here]
+            )
+            parts.append(Rows(*(column.cpu() for column in rows)))
+            done += len(logits)
+        columns = [
+            torch.split(torch.cat(column), sizes)
+            for column in zip(*parts, strict=True)
+        ]
+        return [_to_scores(*window) for window in zip(*columns, strict=True)]
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run without gradients, and on a CPU without the compiler, which takes longer than what it saves.
+
+        GPTQModel compiles the dequantization of every layer: 10 seconds for a model of 4 layers.
+        """
+        parameters = self._network.parameters()
+        quanto = any("quanto" in type(parameter).__module__ for parameter in parameters)  # fails in inference mode
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad() if quanto else torch.inference_mode())
+            if self._device.type == "cpu":
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
+
+    # --- generation ------------------------------------------------------------
+
+    def generate(self, ids: Sequence[int], new_tokens: int, *, stop_at_end: bool = False) -> Trace:
+        """Continue `ids` greedily by up to `new_tokens`; with `stop_at_end`, the end token is the last."""
+        ends = self._end_ids() if stop_at_end else frozenset()
+        fed = torch.tensor([[int(i) for i in ids]], device=self._device)
+        cache, tokens, seconds = None, list[int](), list[float]()
+        _wait_for(self._device)
+        began = time.perf_counter()
+        with self._running():
+            while len(tokens) < new_tokens:
+                step = self._network(input_ids=fed, past_key_values=cache, use_cache=True, **self._last_only)
+                cache, fed = step.past_key_values, step.logits[:, -1:].argmax(-1)
+                tokens.append(int(fed))  # waits for the device
+                seconds.append(time.perf_counter() - began)
+                if tokens[-1] in ends:
+                    break
+        return Trace(np.asarray(tokens, dtype=np.int64), np.asarray(seconds))
+
+    @property
+    def _last_only(self) -> dict[str, int]:
+        return {"logits_to_keep": 1} if self._head.slices else {}
+
+    def _end_ids(self) -> frozenset[int]:
+        settings = getattr(self._network, "generation_config", None)
+        found = getattr(settings, "eos_token_id", None)
+        found = self._tokenizer.eos_token_id if found is None else found
+        return frozenset(found if isinstance(found, list | tuple) else [] if found is None else [int(found)])
+
+    # --- what it is, and the end ------------------------------------------------------------
+
+    def findings(self) -> Mapping[str, Json]:
+        """Return the quantized modules with their bits, the linear ones left alone, the tensors that are not finite."""
+        return {
+            "quantized": quantized_modules(self._network),
+            "dense": dense_linears(self._network),
+            "nonfinite": nonfinite_tensors(self._network),
+        }
+
+    def memory(self) -> Mapping[str, float]:
+        """Return peak bytes since loading began; see `spec.Model.memory`."""
+        return self._memory.read()
+
+    def close(self) -> None:
+        """Free the model and its memory; closing twice is harmless."""
+        self._network = self._head = None  # type: ignore[assignment]
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _to_scores(logprob: Tensor, top1: Tensor, ids: Tensor, at: Tensor, floor: Tensor) -> TokenScores:
+    return TokenScores(logprob.numpy(), top1.numpy(), ids.numpy(), at.numpy(), floor.numpy())
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,48 @@
+"""Steps run in this process, one loaded model at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pytest_quantgate.spec import Model, ModelSpec, Observation, Observer, Progress, Step
+
+__all__ = ["Local"]
+
+Load: TypeAlias = Callable[[ModelSpec], Model]
+
+
+class Local:
+    """Holds at most one loaded model: asking for another closes the first, before the next one is loaded."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._held: Model | None = None
+
+    def run(self, observer: Observer, step: Step, reference: Observation | None, progress: Progress) -> Observation:
+        """Make one observation; the model is loaded only if the observer asks for it."""
+        return observer.observe(_Subject(step.model, self.model), step.protocol, reference, progress)
+
+    def model(self, spec: ModelSpec) -> Model:
+        """Return the loaded model, loading it unless it is the one that is held."""
+        if self._held is None or self._held.spec != spec:
+            self.close()
+            self._held = self._load(spec)
+        return self._held
+
+    def close(self) -> None:
+        """Free the model that is held, if any."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    spec: ModelSpec
+    load: Load
+
+    @property
+    def model(self) -> Model:
+        return self.load(self.spec)

@@ -1,0 +1,247 @@
+"""What is known of a study's models: plan, engine and estimates behind one object, free of pytest.
+
+The pytest session asks it for verdicts, fixtures ask it for estimates, and a command line tool can use it as it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pytest_quantgate import plan, verdict
+from pytest_quantgate.engine import Engine
+from pytest_quantgate.errors import (
+    CheckpointError,
+    ConfigError,
+    ObservationError,
+    QuantgateError,
+)
+from pytest_quantgate.models import Models
+from pytest_quantgate.parse import parse_metric
+from pytest_quantgate.registry import load
+from pytest_quantgate.rows import Problem, Row
+from pytest_quantgate.store import Store
+from pytest_quantgate.wants import Wants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from pytest_quantgate.engine import Narrator
+    from pytest_quantgate.gate import Gate, Metric
+    from pytest_quantgate.options import Options
+    from pytest_quantgate.plan import Want
+    from pytest_quantgate.registry import Registry
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer
+    from pytest_quantgate.study import Study
+    from pytest_quantgate.verdict import Verdict
+
+__all__ = ["Measurements"]
+
+_SANITY = "pytest_quantgate.metrics.sanity:SANITY"
+_ALWAYS = ("bits_per_weight", "disk", "weights_memory")
+_TABLE = (
+    *_ALWAYS, "vram", "ram", "tokens_per_second", "ttft", "ppl", "ppl.delta", "kld.mean", "top1_agreement",
+)  # fmt: skip
+
+
+class Measurements:
+    """Measures the models of one study and judges gates on them.
+
+    Args:
+        study: baseline, variants and settings.
+        options: what may be loaded, reused or fetched.
+        registry: the open sets.
+        narrator: who is told what goes on.
+        since: time (epoch) before which stored observations do not count when they are to be refreshed.
+
+    Raises:
+        StoreError: the store's folder cannot be used at all.
+        ConfigError: settings of an observer that does not exist.
+
+    """
+
+    def __init__(
+        self, study: Study, options: Options, registry: Registry, narrator: Narrator, since: float
+    ) -> None:
+        self.study = study
+        self.wants = Wants(registry, study)
+        self.wants.check_settings()
+        store = Store(options.store, writable=True)
+        self._models = Models(study, options, store, registry)
+        self._specs: dict[str, ModelSpec | CheckpointError] = {}
+        self.plan = plan.Plan()
+        self.engine = Engine(store, registry, options, narrator, partial(getattr, self._models, "baseline"), since)
+
+    # --- planning
+
+    @property
+    def baseline(self) -> ModelSpec | None:
+        """The specification of the unquantized reference, if one is configured."""
+        return self._models.baseline
+
+    def spec(self, variant: str) -> ModelSpec:
+        """Return the specification of a variant.
+
+        Raises:
+            CheckpointError: its checkpoint is missing, damaged or refused; the same each time.
+
+        """
+        if variant not in self._specs:
+            try:
+                self._specs[variant] = self._models.variant(variant)
+            except CheckpointError as error:
+                self._specs[variant] = error
+        found = self._specs[variant]
+        if isinstance(found, CheckpointError):
+            raise found
+        return found
+
+    def prepare(self, demands: Mapping[str, Iterable[Gate]]) -> None:
+        """Plan what the gates of each variant need.
+
+        A variant whose checkpoint is damaged is left out: its gates fail when they are judged.
+
+        Raises:
+            UsageError: a gate that can never be judged.
+            CheckpointError: the baseline is missing, damaged or refused.
+
+        """
+        wants: list[Want] = []
+        for name, gates in demands.items():
+            metrics = [metric for gate in gates for metric in gate.metrics()]
+            metrics += [parse_metric(text) for text in (*_ALWAYS, *self.study.measure)]
+            wants.extend(self._wants_of(name, metrics))
+        self.plan = plan.make(wants, self.study.names)
+
+    def _wants_of(self, name: str, metrics: Iterable[Metric]) -> Iterator[Want]:
+        baseline = self.baseline
+        try:
+            spec = self.spec(name)
+        except CheckpointError:
+            return
+        yield self.wants.observed(_SANITY, spec, baseline)
+        for metric in dict.fromkeys(metrics):
+            yield self.wants.want(metric, spec, baseline)
+
+    # --- measuring
+
+    def complete(self, variant: str) -> tuple[Problem, ...]:
+        """Make every planned observation of the baseline and of one variant; return what sanity found.
+
+        Errors are kept for whoever asks for an estimate. A variant that is not sane is not measured any further.
+        """
+        for step in self.plan.of("baseline"):
+            self._attempt(step)
+        steps = self.plan.of(variant)
+        for step in steps:
+            observation = self._attempt(step)
+            if step.observe == _SANITY and observation is not None and observation.facts["problems"]:
+                return _problems(observation)
+        return ()
+
+    def _attempt(self, step: plan.Step) -> Observation | None:
+        try:
+            return self.engine.observation(step)
+        except QuantgateError:
+            return None
+
+    def estimate(self, variant: str, metric: Metric) -> Estimate:
+        """Return a metric of a variant, measuring what is missing.
+
+        Raises:
+            QuantgateError: why there is no such number; `NotMeasurableError` if this machine cannot give it.
+
+        """
+        want = self.wants.want(metric, self.spec(variant), self.baseline)
+        needs = want.needs()
+        reference = self.engine.observation(needs.baseline) if needs.baseline else None
+        observed = self.engine.observation(needs.variant)
+        observer: Observer = load(want.observe)
+        return observer.estimate(metric, observed, reference)
+
+    def baseline_estimate(self, metric: Metric) -> Estimate:
+        """Return a metric of the baseline itself.
+
+        Raises:
+            ConfigError: no baseline is configured, or the metric compares with it.
+            QuantgateError: why there is no such number.
+
+        """
+        if self.baseline is None:
+            raise ConfigError('no baseline is configured; add baseline = "..." to [tool.quantgate]')
+        if metric.relation:
+            raise ConfigError(f"{metric} compares a variant with the baseline; ask the baseline for an absolute metric")
+        want = self.wants.want(metric, self.baseline, self.baseline)
+        step = want.needs().baseline
+        assert step is not None
+        observer: Observer = load(want.observe)
+        observation = self.engine.observation(step)
+        return observer.estimate(metric, observation, observation)
+
+    def judge(self, variant: str, gates: Iterable[Gate]) -> tuple[Verdict, ...]:
+        """Judge gates on a variant. What cannot be estimated becomes part of the verdict, never an exception."""
+        problems = self.complete(variant)
+        insane = ObservationError("; ".join(problem.text for problem in problems)) if problems else None
+
+        def lookup(metric: Metric) -> Estimate | QuantgateError:
+            try:
+                return insane or self.estimate(variant, metric)
+            except QuantgateError as error:
+                return error
+
+        return tuple(verdict.judge(gate, lookup) for gate in gates)
+
+    # --- reporting
+
+    def row(self, variant: str) -> Row:
+        """Return what has been measured of a variant, for the report's table."""
+        table = self.study.variant(variant)
+        try:
+            spec = self.spec(variant)
+        except CheckpointError:
+            return Row(variant, table.model)
+        return Row(
+            name=variant,
+            source=table.model,
+            weights=spec.weights,
+            dtype=spec.dtype,
+            recipe=spec.recipe.to_json() if spec.recipe else None,
+            figures=self._figures(spec, partial(self.estimate, variant)),
+            problems=self._known_problems(variant),
+        )
+
+    def baseline_row(self) -> Row | None:
+        """Return what has been measured of the baseline."""
+        spec = self.baseline
+        if spec is None:
+            return None
+        dtypes = dict.fromkeys(step.model.dtype for step in self.plan.of("baseline"))
+        figures = self._figures(spec, self.baseline_estimate)
+        return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures)
+
+    def _figures(self, spec: ModelSpec, estimate: Callable[[Metric], Estimate]) -> dict[str, Estimate]:
+        """Return the figures whose observations are there already: a report measures nothing."""
+        figures: dict[str, Estimate] = {}
+        for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.study.measure)):
+            try:
+                steps = self._steps(metric, spec)
+                if steps and all(self.engine.has(step) for step in steps):
+                    figures[metric.key] = estimate(metric)
+            except QuantgateError:
+                continue  # not measurable here: the gates that need it say why
+        return figures
+
+    def _steps(self, metric: Metric, spec: ModelSpec) -> tuple[plan.Step, ...]:
+        needs = self.wants.want(metric, spec, self.baseline).needs()
+        if spec.is_baseline:
+            return () if metric.relation or needs.baseline is None else (needs.baseline,)
+        return tuple(step for step in (needs.baseline, needs.variant) if step)
+
+    def _known_problems(self, variant: str) -> tuple[Problem, ...]:
+        sanity = [step for step in self.plan.of(variant) if step.observe == _SANITY and self.engine.has(step)]
+        return tuple(problem for step in sanity for problem in _problems(self.engine.observation(step)))
+
+
+def _problems(observation: Observation) -> tuple[Problem, ...]:
+    found: Any = observation.facts["problems"]
+    return tuple(Problem(problem["what"], tuple(problem["causes"])) for problem in found)

@@ -1,0 +1,1 @@
+"""Observations and the metrics computed from them: one file per kind of observation."""

@@ -1,0 +1,293 @@
+"""Token metrics: perplexity, KL divergence to the baseline, agreement of the most probable token.
+
+One teacher-forced pass over a corpus, cut into windows by a named protocol (see `windows`), gives for every
+scored token t with left context c the model's distribution. p is the baseline's, q the variant's, x_t the
+token that is there.
+
+ppl             exp(mean_t -log q(x_t | c)); lower is better; over tokens, not over words or bytes. `.delta` =
+                PPL_q - PPL_p, `.ratio` = PPL_q / PPL_p, `.log_ratio` = log of that, all paired: the interval
+                comes from per-token differences. Equals: protocol "gptq" the GPTQ and AWQ papers' number,
+                "sliding" the transformers documentation's (and lm-eval's rolling log-likelihood, its
+                `word_perplexity` apart: that one divides by words), "llama.cpp" llama-perplexity's.
+kld             KL(p || q) = Σ_i p_i log(p_i / q_i) per token, in nats; `.mean`, `.median`, `.p90`, `.p99`,
+                `.p999`, `.max` over tokens; lower is better; llama-perplexity --kl-divergence reports the
+                same quantities, from 16-bit log-probabilities.
+top1_agreement  share of tokens at which argmax p = argmax q; higher is better; llama.cpp's "same top p".
+delta_p         q(x_t | c) - p(x_t | c); `.rms` and `.mean`; llama.cpp's "RMS Δp" and "Mean Δp", there in
+percent.
+
+The baseline is kept as its K most probable tokens and the mass P of the rest, not as the whole distribution.
+With Q the variant's mass of the same rest, what is reported is
+
+    KL_K = Σ_{i in top K} p_i log(p_i / q_i) + P log(P / Q)   <=   KL(p || q),
+
+a lower bound by the log-sum inequality. Since no token of the rest has p_i > p_K or q_i < min q, it misses at
+most P (log p_K - log min q) - P log(P / Q) per token; the mean of that stands in the estimate's note. K >=
+vocabulary is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pytest_quantgate.errors import ObservationError
+from pytest_quantgate.metrics import token_estimates
+from pytest_quantgate.metrics.corpus import WIKITEXT2, Corpus, corpus_at, digest_of
+from pytest_quantgate.metrics.windows import cut, resolved, stream
+from pytest_quantgate.spec import MetricDefinition, Observation, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pytest_quantgate.gate import Metric
+    from pytest_quantgate.spec import (
+        Estimate,
+        IntArray,
+        Model,
+        Progress,
+        Scalar,
+        Subject,
+        TokenScores,
+        Window,
+    )
+
+__all__ = ["DELTA_P", "KLD", "PPL", "TOKENS", "TOP1_AGREEMENT", "Tokens", "divergence"]
+
+OBSERVER = "pytest_quantgate.metrics.tokens:TOKENS"
+SETTINGS = ("protocol", "corpus", "window", "stride", "top_k", "limit", "bos")
+ARGUMENTS = ("of", *SETTINGS)
+NO_MASS = 1e-7  # what float32 cannot tell from nothing when 1 is taken from a sum of probabilities
+
+PPL = MetricDefinition(
+    name="ppl",
+    summary="perplexity; lower is better",
+    unit="",
+    better="lower",
+    observer=OBSERVER,
+    relations=("delta", "ratio", "log_ratio"),
+    arguments=ARGUMENTS,
+)
+KLD = MetricDefinition(
+    name="kld",
+    summary="KL divergence from the baseline per token, in nats",
+    unit="nat",
+    better="lower",
+    observer=OBSERVER,
+    statistics=("mean", "median", "p90", "p99", "p999", "max"),
+    arguments=ARGUMENTS,
+)
+TOP1_AGREEMENT = MetricDefinition(
+    name="top1_agreement",
+    summary="share of tokens whose most probable successor is the baseline's",
+    unit="",
+    better="higher",
+    observer=OBSERVER,
+    arguments=ARGUMENTS,
+)
+DELTA_P = MetricDefinition(
+    name="delta_p",
+    summary="change of the correct token's probability",
+    unit="",
+    better="lower",
+    observer=OBSERVER,
+    statistics=("rms", "mean"),
+    arguments=ARGUMENTS,
+)
+
+
+class Tokens:
+    """Observes a model's distribution at every scored token of a corpus."""
+
+    kind = "tokens"
+    device_bound = False
+    paired = True
+    order = 3
+    settings = SETTINGS
+
+    def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
+        """Resolve the windows and read the corpus to digest it; see `spec.Observer.protocol`.
+
+        A metric's own arguments win over the settings; naming a protocol drops the settings' window and
+        stride.
+        """
+        given = dict(arguments)
+        if "of" in given:
+            given["protocol"] = given.pop("of")
+        configured = dict(settings)
+        if "protocol" in given and given["protocol"] != configured.get("protocol"):
+            configured = {key: configured[key] for key in configured if key not in ("window", "stride")}
+        wanted = {**configured, **given}
+        corpus = corpus_at(wanted.pop("corpus", WIKITEXT2), root)
+        parameters = resolved(wanted)
+        made = Protocol.of(self.kind, corpus=digest_of(corpus.read()), **parameters)
+        return Protocol(made.kind, made.parameters, places=(("corpus", corpus.to_json()),))
+
+    def observe(
+        self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
+    ) -> Observation:
+        """Score the corpus.
+
+        With a reference (the baseline's observation of the same protocol) the divergences are computed, else
+        the distributions are kept. Arrays, over S scored tokens:
+
+            window (S,) int32, logprob (S,) float32, and
+            kept:      ids (N,), top1 (S,), top_ids (S, K) of 2 or 4 bytes, top_logprob (S, K) float32
+            compared:  kld, kld_excess, delta_p (S,) float32, agree (S,) uint8
+        """
+        parameters: dict[str, Any] = dict(protocol.parameters)
+        places: dict[str, Any] = dict(protocol.places)
+        model = subject.model
+        corpus = Corpus(**places["corpus"])
+        ids = stream(model.encode(_checked(corpus, protocol["corpus"])), parameters["bos"], model.bos_id)
+        windows, used = cut(ids, parameters, model.bos_id)
+        _check_windows(windows, len(ids), parameters["window"], model.max_length, str(corpus))
+        if reference is not None:
+            _check_ids(ids[:used], reference.arrays["ids"], model)
+        facts: dict[str, Any] = {
+            "tokens": sum(len(window.ids) - window.start for window in windows),
+            "windows": len(windows),
+            "vocabulary": model.vocab_size,
+            "top_k": min(parameters["top_k"], model.vocab_size),
+            "corpus": str(corpus),
+        }
+        if reference is None:
+            return Observation(_kept(model, windows, ids[:used], facts["top_k"], progress), facts)
+        return Observation(_compared(model, windows, reference, progress), facts)
+
+    def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
+        """Compute a token metric; see `spec.Observer.estimate`."""
+        return token_estimates.estimate(metric, variant, baseline)
+
+
+TOKENS = Tokens()
+
+
+def divergence(
+    p_at: NDArray[Any], q_at: NDArray[Any], q_floor: NDArray[Any], vocabulary: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the KL divergence on top K and rest (S,), and at most how much it misses (S,), in nats.
+
+    Args:
+        p_at: (S, K) the baseline's K largest log-probabilities, in falling order.
+        q_at: (S, K) the variant's at the same ids.
+        q_floor: (S,) the variant's smallest log-probability.
+        vocabulary: number of tokens there are.
+
+    """
+    p_log, q_log = p_at.astype(np.float64), q_at.astype(np.float64)
+    p = np.exp(p_log)
+    head = (p * (p_log - q_log)).sum(-1)
+    if p_at.shape[1] >= vocabulary:
+        return head, np.zeros_like(head)
+    p_rest = np.maximum(1.0 - p.sum(-1), NO_MASS)
+    q_rest = np.maximum(1.0 - np.exp(q_log).sum(-1), NO_MASS)
+    rest = p_rest * np.log(p_rest / q_rest)
+    return head + rest, np.maximum(p_rest * (p_log[:, -1] - q_floor) - rest, 0.0)
+
+
+def _checked(corpus: Corpus, digest: str) -> str:
+    text = corpus.read()
+    if digest_of(text) != digest:
+        raise ObservationError(f"{corpus} has changed since this run was planned; start it again")
+    return text
+
+
+def _check_windows(windows: Sequence[Window], tokens: int, size: int, longest: int, corpus: str) -> None:
+    if not windows:
+        raise ObservationError(
+            f"{corpus}: its {tokens} tokens are fewer than one window of {size}; set window, or give a longer text"
+        )
+    if len(windows[0].ids) > longest:
+        raise ObservationError(
+            f"a window of {size} tokens does not fit the model's {longest} positions; set window"
+        )
+
+
+def _check_ids(ids: IntArray, expected: NDArray[Any], model: Model) -> None:
+    """Refuse another tokenizer: two models can only be compared on the same tokens."""
+    common = min(len(ids), len(expected))
+    if len(ids) == len(expected) and np.array_equal(ids, expected):
+        return
+    differs = np.flatnonzero(ids[:common] != expected[:common])
+    if not len(differs):
+        raise ObservationError(
+            f"the tokenizer of {model.spec.name} differs from the baseline's: {len(ids)} tokens for {len(expected)}; "
+            "copy the baseline's tokenizer files"
+        )
+    at = int(differs[0])
+    ours, theirs = int(ids[at]), int(expected[at])
+    raise ObservationError(
+        f"the tokenizer of {model.spec.name} differs from the baseline's: token {at} is {ours}"
+        f" ({model.decode([ours])!r}), the baseline's {theirs}; copy the baseline's tokenizer files"
+    )
+
+
+def _followed(scores: Iterator[TokenScores], total: int, progress: Progress) -> Iterator[TokenScores]:
+    for number, window in enumerate(scores, 1):
+        yield window
+        progress(number, total)
+
+
+def _kept(
+    model: Model, windows: Sequence[Window], ids: IntArray, top_k: int, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    kind = np.uint16 if model.vocab_size <= np.iinfo(np.uint16).max + 1 else np.uint32
+    columns: dict[str, list[NDArray[Any]]] = {"logprob": [], "top1": [], "top_ids": [], "top_logprob": []}
+    for scores in _followed(model.score(windows, top_k=top_k), len(windows), progress):
+        columns["logprob"].append(scores.logprob)
+        columns["top1"].append(scores.top1.astype(kind))
+        columns["top_ids"].append(scores.ids.astype(kind))
+        columns["top_logprob"].append(scores.at)
+    return {"ids": ids.astype(kind), **_joined(columns)}
+
+
+def _compared(
+    model: Model, windows: Sequence[Window], reference: Observation, progress: Progress
+) -> dict[str, NDArray[Any]]:
+    kept = reference.arrays
+    at = _Parts(kept["top_ids"], windows)
+    columns: dict[str, list[NDArray[Any]]] = {
+        "logprob": [],
+        "kld": [],
+        "kld_excess": [],
+        "delta_p": [],
+        "agree": [],
+    }
+    for index, scores in enumerate(_followed(model.score(windows, at=at), len(windows), progress)):
+        rows = at.span(index)
+        kld, excess = divergence(kept["top_logprob"][rows], scores.at, scores.floor, model.vocab_size)
+        columns["logprob"].append(scores.logprob)
+        columns["kld"].append(kld.astype(np.float32))
+        columns["kld_excess"].append(excess.astype(np.float32))
+        columns["delta_p"].append(np.exp(scores.logprob) - np.exp(kept["logprob"][rows]))
+        columns["agree"].append((scores.top1 == kept["top1"][rows]).astype(np.uint8))
+    return _joined(columns)
+
+
+def _joined(columns: Mapping[str, list[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    sizes = [len(part) for part in columns["logprob"]]
+    joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return {"window": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), **joined}
+
+
+class _Parts(Sequence["IntArray"]):
+    """Rows of the kept ids, window by window, widened only when they are asked for."""
+
+    def __init__(self, rows: NDArray[Any], windows: Sequence[Window]) -> None:
+        self._rows = rows
+        self._ends = np.cumsum([len(window.ids) - window.start for window in windows])
+
+    def span(self, index: int) -> slice:
+        """Return where the rows of a window are."""
+        return slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._rows[self.span(index)].astype(np.int64)

@@ -1,0 +1,224 @@
+"""pytest's hooks, each one call long.
+
+Imports the standard library, pytest and light siblings only: a suite without gates pays for this file and nothing
+else. The session is made when the first gate is collected with gates active, and the results when the first report
+that carries some arrives.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_quantgate import hookspecs, options
+from pytest_quantgate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from pathlib import Path
+
+    from pytest_quantgate.results import Results
+    from pytest_quantgate.session import Session
+
+pytest_plugins = ("pytest_quantgate.fixtures",)
+
+EDGE: Final = pytest.StashKey["Edge"]()
+VARIANT: Final = "quant_variant"
+_SINCE: Final = "quantgate_since"
+_NOT_ACTIVE: Final = "needs --quantgate: it measures models"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare options and ini values."""
+    options.add_options(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Declare the hooks for plugin authors."""
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """List the metrics instead of running tests, if that is what was asked for."""
+    if not config.getoption("--quantgate-metrics"):
+        return None
+    from pytest_quantgate.listing import metrics_text  # noqa: PLC0415  free unless asked for
+
+    print(metrics_text(config))  # noqa: T201  the listing is the command's output
+    return 0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker and register the rest of the hooks with their state."""
+    config.addinivalue_line(
+        "markers",
+        "quantgate(*gates, variants=[...]): the quantized model must meet the gates; needs --quantgate",
+    )
+    config.stash[EDGE] = Edge(config)
+    config.pluginmanager.register(config.stash[EDGE], "quantgate-edge")
+
+
+class Edge:
+    """The hooks that need to remember something: the session of this process, and results that arrived."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._session: Session | None = None
+        self._results: Results | None = None
+        self._broken = ""
+        worker: dict[str, Any] | None = getattr(config, "workerinput", None)
+        self._is_worker = worker is not None
+        self._since: float = worker[_SINCE] if worker else time.time()
+
+    @property
+    def session(self) -> Session:
+        """The session of this process, made on first use.
+
+        Raises:
+            UsageError: the configuration cannot be used.
+
+        """
+        if self._session is None:
+            from pytest_quantgate.session import Session  # noqa: PLC0415  free unless a gate is collected
+
+            self._session = Session(self._config, self._since)
+        return self._session
+
+    # --- collection
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the gates that the configuration file holds."""
+        if file_path.name not in options.CONFIG_NAMES or not options.is_active(self._config):
+            return None
+        if file_path != options.config_file(self._config):
+            return None
+        from pytest_quantgate.items import GateFile  # noqa: PLC0415  free unless gates are active
+
+        return GateFile.from_parent(parent, path=file_path)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a gated test once per variant."""
+        marks = list(metafunc.definition.iter_markers("quantgate"))
+        if not (marks or VARIANT in metafunc.fixturenames) or not options.is_active(self._config):
+            return
+        names = self.session.variants_of(marks)
+        if VARIANT not in metafunc.fixturenames:
+            # the marker is the test: it need not ask for a fixture to be run per variant
+            metafunc.fixturenames.append(VARIANT)
+        metafunc.parametrize(VARIANT, [self._parameter(name) for name in names], indirect=True, scope="session")
+
+    def _parameter(self, name: str) -> Any:
+        # under --dist loadgroup all tests of a variant then go to one worker
+        grouped = self._config.pluginmanager.hasplugin("xdist")
+        return pytest.param(name, id=name, marks=[pytest.mark.xdist_group(name)] if grouped else [])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
+        """Turn a mistake in a gate into a usage error: one line and exit code 4, no traceback."""
+        report = yield
+        raised = getattr(report, "call", None) and report.call.excinfo
+        if raised and isinstance(raised.value, UsageError):
+            self._refuse(f"{_place_of(raised)}{raised.value}", report)
+        return report
+
+    def _refuse(self, message: str, report: Any) -> None:
+        if not self._is_worker:
+            raise pytest.UsageError(message)
+        report.longrepr = message
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Plan what the gated items need and put the items of one variant together; skip them all if not active."""
+        gated = [item for item in items if _is_gated(item)]
+        if not gated:
+            return
+        if not options.is_active(self._config):
+            for item in gated:
+                item.add_marker(pytest.mark.skip(reason=_NOT_ACTIVE))
+            return
+        try:
+            self.session.prepare(gated, plan=not self._config.option.collectonly)
+        except UsageError as error:
+            if not self._is_worker:
+                raise pytest.UsageError(str(error)) from None
+            self._broken = str(error)
+        in_order = iter(sorted(gated, key=self.session.rank))
+        items[:] = [next(in_order) if _is_gated(item) else item for item in items]
+
+    # --- running
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self) -> bool | None:
+        """Print the plan instead of running tests, if that is what was asked for."""
+        if not self._config.getoption("--quantgate-plan"):
+            return None
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        for line in self.session.plan_lines():
+            reporter.write_line(line)
+        return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+        """Judge the gates of a test before its body runs."""
+        self.judge(pyfuncitem)
+        return (yield)
+
+    def judge(self, item: pytest.Item) -> None:
+        """Judge the gates of an item, in its call phase."""
+        if self._session is not None and _is_gated(item):
+            if self._broken:
+                pytest.fail(self._broken, pytrace=False)
+            self._session.check(item)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+        """Let the results ride on the report."""
+        report = yield
+        judged = self._session is not None and not self._broken and _is_gated(item)
+        if judged and (call.when == "call" or (call.when == "setup" and report.failed)):
+            report.quantgate = self.session.payload(item, report)
+        return report
+
+    def pytest_sessionfinish(self) -> None:
+        """Free what is loaded, and write the report files."""
+        if self._session is not None:
+            self._session.close()
+        if self._results is not None:
+            self._results.write()
+
+    # --- reporting; under pytest-xdist this is the controller, which has no session
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell xdist workers when this run began, so that --quantgate-refresh measures once, not once per worker."""
+        node.workerinput[_SINCE] = self._since
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the results that ride on a report."""
+        payload = getattr(report, "quantgate", None)
+        if payload is None or self._is_worker:
+            return
+        if self._results is None:
+            from pytest_quantgate.results import Results  # noqa: PLC0415  free unless there are some
+
+            self._results = Results(self._config)
+        self._results.add(payload)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table and what failed."""
+        if self._results is not None:
+            self._results.summarize(terminalreporter)
+
+
+def _is_gated(item: pytest.Item) -> bool:
+    return item.get_closest_marker("quantgate") is not None or VARIANT in getattr(item, "fixturenames", ())
+
+
+def _place_of(raised: pytest.ExceptionInfo[BaseException]) -> str:
+    """Return "tests/test_q.py:12: " for the last frame outside this package, where the gate is written."""
+    frames: Sequence[Any] = [entry for entry in raised.traceback if "pytest_quantgate" not in entry.path.parts]
+    ours = [entry for entry in frames if not {"_pytest", "pluggy", "importlib"} & set(entry.path.parts)]
+    return f"{ours[-1].path}:{ours[-1].lineno + 1}: " if ours else ""

@@ -1,0 +1,1 @@
+"""Recipe in, checkpoint out: one file per library."""

@@ -1,0 +1,144 @@
+"""Report -> report.md, fit for a CI step summary (GitHub-flavoured Markdown).
+
+Verdict first, then the study's table, what is missed, and the circumstances in a fold. Text from outside is
+written with character references: it can be neither markup nor a table cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytest_quantgate import figures, summary
+from pytest_quantgate.escaping import markdown
+
+if TYPE_CHECKING:
+    from pytest_quantgate.report import Report, Row
+    from pytest_quantgate.summary import Column, Finding, FindingKind
+
+__all__ = ["render"]
+
+_SECTIONS: Mapping[FindingKind, str] = {
+    "FAIL": "Missed gates",
+    "ERROR": "Errors",
+    "inconclusive": "Inconclusive gates",
+    "expected": "Missed as expected",
+    "unmeasured": "Not measured",
+    "close": "Too close to call",
+    "sanity": "Suspicious checkpoints",
+    "note": "Notes",
+}
+
+
+def render(report: Report) -> str:
+    """Return the page, ending in a newline."""
+    word, _, rest = summary.headline(report).partition(": ")
+    blocks = [
+        f"## Quantization gates: {word}" if rest else "## Quantization gates",
+        _sentence(rest or word),
+        *_table(report),
+        *_finding_blocks(summary.findings(report)),
+        summary.store_line(report),
+        *_details(report),
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _table(report: Report) -> list[str]:
+    table = summary.table(report)
+    if not table.names:
+        return []
+    titles = ["variant", *map(_title, table.columns), "verdict"]
+    rules = [":--", *("--:" for _ in table.columns), ":--"]
+    rows = zip(
+        map(markdown, table.names), *(column.cells for column in table.columns), _verdicts(table), strict=True
+    )
+    lines = [_row(cells) for cells in (titles, rules, *rows)]
+    legend = f"{summary.CLOSE} the interval contains the limit: too close to call."
+    close = any(verdict.endswith(summary.CLOSE) for verdict in table.verdicts)
+    return ["\n".join(lines), legend if close else ""]
+
+
+def _verdicts(table: summary.Table) -> list[str]:
+    return [
+        f"**{verdict}**" if verdict.startswith(("FAIL", "ERROR")) else verdict for verdict in table.verdicts
+    ]
+
+
+def _title(column: Column) -> str:
+    return f"{column.title} ({markdown(column.unit)})" if column.unit else column.title
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _finding_blocks(found: Sequence[Finding]) -> list[str]:
+    blocks = []
+    for kind, title in _SECTIONS.items():
+        lines = [_item(finding) for finding in found if finding.kind == kind]
+        if lines:
+            blocks += [f"### {title}", "\n".join(lines)]
+    return blocks
+
+
+def _item(finding: Finding) -> str:
+    subject = f"**{markdown(finding.subject)}**: " if finding.subject else ""
+    return f"- {subject}{markdown(finding.text)}"
+
+
+def _details(report: Report) -> list[str]:
+    """Return the fold: models, environment, protocols, observations."""
+    environment = [
+        f"- {markdown(name)}: {_value(value)}" for name, value in sorted(report.environment.items())
+    ]
+    protocols = [f"- {_value(protocol)}" for protocol in report.protocols]
+    steps = [
+        f"- {markdown(step.label)} {markdown(step.key[:12])}: {step.source}, {figures.duration(step.seconds)}"
+        for step in report.steps
+    ]
+    sections = (
+        ("Models", [_model(row) for row in report.rows]),
+        (
+            "Environment",
+            [*([f"- created: {markdown(report.created)}"] if report.created else []), *environment],
+        ),
+        ("Protocols", protocols),
+        ("Observations", steps),
+    )
+    inside = [block for title, lines in sections if lines for block in (f"#### {title}", "\n".join(lines))]
+    return (
+        ["<details>\n<summary>Models, environment, protocols</summary>", *inside, "</details>"]
+        if inside
+        else []
+    )
+
+
+def _model(row: Row) -> str:
+    recipe = f"recipe {_recipe(row.recipe)}" if row.recipe else ""
+    told = (markdown(row.source), recipe, markdown(row.dtype), markdown(row.weights))
+    return f"- **{markdown(row.name)}**: {', '.join(part for part in told if part)}"
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """Write `Recipe.to_json()` for reading; a recipe of another shape as the JSON value it is."""
+    parameters = recipe.get("parameters")
+    if not isinstance(parameters, Mapping):
+        return _value(recipe)
+    rest = {name: item for name, item in recipe.items() if name not in {"method", "parameters"}}
+    return ", ".join(filter(None, (_value(recipe.get("method", "")), _value(parameters), _value(rest))))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _value(value: Any) -> str:
+    """Write a JSON value for reading: an object as "name = value, …"."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{markdown(str(name))} = {_value(item)}" for name, item in value.items() if item not in ("", {})
+        )
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_value, value))
+    return markdown(str(value))

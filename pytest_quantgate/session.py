@@ -1,0 +1,216 @@
+"""The one stateful object: items in, plan, verdicts, payloads for the report out.
+
+One is made per pytest process, when gates are active and the first of them is collected. Whatever leaves it for the
+controller is plain JSON on a test report, so that the same path serves with and without pytest-xdist.
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from pytest_quantgate import machine, options, study
+from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
+from pytest_quantgate.marks import Demand, as_gate, demand_of
+from pytest_quantgate.measurements import Measurements
+from pytest_quantgate.narrator import narrator_of
+from pytest_quantgate.registry import Registry
+from pytest_quantgate.reporters.junit import properties
+from pytest_quantgate.rows import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from pytest_quantgate.gate import Gate
+    from pytest_quantgate.spec import Json
+    from pytest_quantgate.verdict import Verdict
+
+__all__ = ["VARIANT", "Session", "place_of"]
+
+VARIANT: Final = "quant_variant"
+"""The fixture that runs a test once per variant."""
+
+_DISTRIBUTIONS = ("pytest-quantgate", "pytest", "numpy", "torch", "transformers", "gptqmodel", "optimum", "datasets")
+
+
+class Session:
+    """State of one pytest process with active gates.
+
+    Raises:
+        UsageError: the configuration cannot be used.
+
+    """
+
+    def __init__(self, config: pytest.Config, since: float) -> None:
+        file = options.config_file(config)
+        self.study = study.read(file, config.rootpath)
+        self.options = options.Options.from_config(config, self.study.table, self.study.root)
+        registry = Registry()
+        config.hook.pytest_quantgate_register(registry=registry)
+        self.measurements = Measurements(self.study, self.options, registry, narrator_of(config), since)
+        self._demands: dict[pytest.Item, Demand] = {}
+        self._verdicts: dict[pytest.Item, tuple[Verdict, ...]] = {}
+        self._told = 0
+
+    # --- collection
+
+    def variants_of(self, marks: Iterable[pytest.Mark]) -> tuple[str, ...]:
+        """Return the variants that a test with these marks runs for.
+
+        Raises:
+            UsageError: a mark cannot be used, or no variant is configured.
+
+        """
+        if not self.study.variants:
+            raise ConfigError(
+                f"no variant is configured; add [tool.quantgate.variants.NAME] to"
+                f" {self.study.file or self.study.root / 'pyproject.toml'}"
+            )
+        return demand_of(marks).variants(self.study.names)
+
+    def prepare(self, items: Sequence[pytest.Item], *, plan: bool) -> None:
+        """Check the gates of all items that are left after deselection, and plan them unless they are only listed.
+
+        Raises:
+            UsageError: a gate that can never be judged, or a baseline that cannot be used.
+
+        """
+        gates: dict[str, list[Gate]] = {}
+        for item in items:
+            self._demands[item] = demand_of(item.iter_markers("quantgate"))
+            wanted = self._demands[item].gates(variant_of(item))
+            self._check(item, wanted)
+            gates.setdefault(variant_of(item), []).extend(wanted)
+        if not plan:
+            return
+        ordered = {name: gates[name] for name in self.study.names if name in gates}
+        try:
+            self.measurements.prepare(ordered)
+        except CheckpointError as error:
+            raise UsageError(str(error)) from error
+
+    def _check(self, item: pytest.Item, gates: Iterable[Gate]) -> None:
+        for gate in gates:
+            try:
+                self.measurements.wants.check(gate)
+            except UsageError as error:
+                raise UsageError(f"{place_of(item)}: {error}") from error
+
+    def rank(self, item: pytest.Item) -> int:
+        """Return the place of an item's variant: items of one variant run together, so that it loads once."""
+        return self.study.names.index(variant_of(item))
+
+    # --- running
+
+    def check(self, item: pytest.Item) -> None:
+        """Judge an item's gates: return if they hold; else fail or skip the test with the reason."""
+        gates = self._demands[item].gates(variant_of(item))
+        if not gates:
+            return
+        verdicts = self.measurements.judge(variant_of(item), gates)
+        self._verdicts[item] = verdicts
+        item.user_properties.extend(pair for verdict in verdicts for pair in properties(verdict))
+        self.settle(variant_of(item), verdicts)
+
+    def settle(self, variant: str, verdicts: Sequence[Verdict]) -> None:
+        """Turn verdicts into pytest's outcome."""
+        refused = [verdict for verdict in verdicts if verdict.outcome in ("FAIL", "INCONCLUSIVE")]
+        absent = [verdict for verdict in verdicts if verdict.outcome == "UNMEASURED"]
+        if refused or (absent and self.options.strict):
+            explained = "\n".join(verdict.explain() for verdict in (*refused, *absent))
+            pytest.fail(f"{variant}: {explained}", pytrace=False)
+        if absent:
+            pytest.skip("; ".join(dict.fromkeys(verdict.reason for verdict in absent)))
+
+    def require(self, variant: str, gates: Sequence[Gate | str]) -> None:
+        """Judge gates from inside a test body: return if they hold; else fail or skip the test with the reason.
+
+        Raises:
+            UsageError: an argument is no gate, or can never be judged.
+
+        """
+        wanted = [as_gate(gate) for gate in gates]
+        for gate in wanted:
+            self.measurements.wants.check(gate)
+        self.settle(variant, self.measurements.judge(variant, wanted))
+
+    # --- reporting
+
+    def payload(self, item: pytest.Item, report: pytest.TestReport) -> dict[str, Any]:
+        """Return what an item adds to the report, as plain JSON."""
+        measured = self.measurements
+        variant = variant_of(item)
+        verdicts = self._verdicts.get(item, ())
+        result = Result(
+            nodeid=item.nodeid,
+            variant=variant,
+            outcome=_outcome(verdicts, report),
+            verdicts=verdicts,
+            expected_failure=hasattr(report, "wasxfail"),
+            reason=_reason(report),
+        )
+        fresh, self._told = measured.engine.records[self._told :], len(measured.engine.records)
+        baseline = measured.baseline_row()
+        return {
+            "environment": self._environment(),
+            "baseline": baseline.to_json() if baseline else None,
+            "variants": [*self._bare_rows(), measured.row(variant).to_json()],
+            "results": [result.to_json()],
+            "steps": [record.to_json() for record in fresh],
+            "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
+        }
+
+    def _bare_rows(self) -> Iterator[dict[str, Json]]:
+        """Yield a row for each variant that is tested, in configured order: workers finish in any order."""
+        tested = {variant_of(item) for item in self._demands}
+        return ({"name": name} for name in self.study.names if name in tested)
+
+    def _environment(self) -> dict[str, Json]:
+        specs = [step.model for step in self.measurements.plan.steps]
+        kinds = dict.fromkeys(machine.device_kind(spec.device) for spec in specs)
+        return {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "devices": list(kinds),
+            **dict(machine.versions(*_DISTRIBUTIONS)),
+        }
+
+    def plan_lines(self) -> Iterator[str]:
+        """Yield the plan for people: each step, its key, and whether the store has it."""
+        for step in self.measurements.plan.steps:
+            known = "in the store" if self.measurements.engine.store.get(step.key) else "to be measured"
+            yield f"{step.key[:12]}  {step.label:<32}  {known}"
+
+    def close(self) -> None:
+        """Free what is loaded."""
+        self.measurements.engine.release()
+
+
+def variant_of(item: pytest.Item) -> str:
+    """Return the variant that an item is about."""
+    callspec = getattr(item, "callspec", None)
+    return str(callspec.params[VARIANT]) if callspec else str(item.variant)  # type: ignore[attr-defined]
+
+
+def place_of(item: pytest.Item) -> str:
+    """Return "tests/test_q.py:12 (test_release)"."""
+    path, line, name = item.reportinfo()[0], item.reportinfo()[1], item.name
+    return f"{path}:{line + 1} ({name})" if line is not None else f"{path} ({name})"
+
+
+def _outcome(verdicts: Sequence[Verdict], report: pytest.TestReport) -> Any:
+    outcomes = {verdict.outcome for verdict in verdicts}
+    for outcome in ("FAIL", "INCONCLUSIVE", "UNMEASURED"):
+        if outcome in outcomes:
+            return outcome
+    return "ERROR" if report.failed else "PASS"
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return str(report.wasxfail)
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return ""

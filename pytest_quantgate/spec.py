@@ -1,0 +1,542 @@
+"""The frozen values that stages hand to each other, and the interfaces of the open sets.
+
+All of them are plain data: a `Step` can be written as JSON, run in this process, in another interpreter or on
+another machine, and its `key` names the observation in the store. The interfaces (`Observer`, `Model`, `Quantizer`)
+are here as well, because metrics, backends and quantizers never import each other: they meet through this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol as Interface, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pytest_quantgate.gate import Metric
+
+    FloatArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+    IntArray: TypeAlias = NDArray[np.int64]
+
+__all__ = [
+    "Estimate",
+    "Json",
+    "MetricDefinition",
+    "Model",
+    "ModelSpec",
+    "Observation",
+    "Observer",
+    "Progress",
+    "Protocol",
+    "Quantizer",
+    "Recipe",
+    "Scalar",
+    "Step",
+    "Subject",
+    "TokenScores",
+    "Trace",
+    "Window",
+    "canonical",
+    "digest",
+]
+
+Scalar: TypeAlias = str | int | float | bool
+Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+Progress: TypeAlias = Callable[[int, int], None]
+"""Called with (done, total) items while a long pass runs."""
+
+Relation = Literal["", "delta", "ratio", "drop", "recovery"]
+
+
+def canonical(value: Json) -> bytes:
+    """Return the one byte string that stands for a JSON value: sorted keys, no blanks, UTF-8, no NaN.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity.
+
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest(value: Json) -> str:
+    """Return the SHA-256 of the canonical form, as 64 lower-case hexadecimal digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Exactly how an observation is made: every parameter that could change a number, resolved.
+
+    `parameters` is sorted by name; data files appear in it by their digest. `places` tells whoever runs the step where
+    the data lies, and is no part of the identity.
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, Json], ...] = ()
+    places: tuple[tuple[str, Json], ...] = field(default=(), compare=False)
+
+    @classmethod
+    def of(cls, kind: str, **parameters: Json) -> Protocol:
+        """Build one from keyword arguments."""
+        return cls(kind, tuple(sorted(parameters.items())))
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.parameters)[name]
+
+    # a parameter may be a JSON object, which has no hash of its own
+    def __hash__(self) -> int:
+        return hash(canonical(self.identity()))
+
+    def identity(self) -> dict[str, Json]:
+        """Return what an observation depends on: everything but where the data lies."""
+        return {"kind": self.kind, **dict(self.parameters)}
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as a JSON object, places included where there are any."""
+        return {**self.identity(), **({"places": dict(self.places)} if self.places else {})}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Protocol:
+        """Rebuild what `to_json` wrote."""
+        rest = {name: item for name, item in value.items() if name not in ("kind", "places")}
+        places = tuple(sorted(value.get("places", {}).items()))
+        return replace(cls.of(str(value["kind"]), **rest), places=places)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a variant is made from the baseline: a quantization method and its parameters, in the field's own names.
+
+    `calibration` is the path of the calibration file; `digest_json` replaces it by the digest of its content.
+    """
+
+    method: str
+    parameters: tuple[tuple[str, Scalar], ...] = ()
+    calibration: str = ""
+    calibration_digest: str = ""
+
+    def __getitem__(self, name: str) -> Scalar:
+        return dict(self.parameters)[name]
+
+    def get(self, name: str, default: Scalar) -> Scalar:
+        """Return one parameter, or `default`."""
+        return dict(self.parameters).get(name, default)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as a JSON object, path and digest of the calibration file included."""
+        return {
+            "method": self.method,
+            "parameters": dict(self.parameters),
+            "calibration": self.calibration,
+            "calibration_digest": self.calibration_digest,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Recipe:
+        """Rebuild what `to_json` wrote."""
+        return cls(
+            str(value["method"]),
+            tuple(sorted(value["parameters"].items())),
+            str(value["calibration"]),
+            str(value["calibration_digest"]),
+        )
+
+    def identity(self) -> dict[str, Json]:
+        """Return what decides the result: everything but where the calibration file lies."""
+        return {"method": self.method, "parameters": dict(self.parameters), "calibration": self.calibration_digest}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which weights are run, and how.
+
+    Attributes:
+        name: the variant's name, or "baseline"; for people, not part of the identity.
+        source: local path or hub id as configured; for people, not part of the identity.
+        weights: identity of the checkpoint: "sha256:<digest>" of weights, configuration, tokenizer and chat
+            template, or "recipe:<digest>" of recipe, baseline and quantizer version for one that is made here.
+        path: the local folder; empty while a recipe has not been quantized. Not part of the identity.
+        backend: registered name of the backend that loads it.
+        dtype: the type it computes in, e.g. "bfloat16".
+        device: "cpu", "cuda", "cuda:1" …
+        engine: name and version of every library that can change a number.
+        recipe: how it is made, for a variant that is a recipe.
+        options: further arguments for the backend.
+
+    """
+
+    name: str
+    source: str
+    weights: str
+    path: str = ""
+    backend: str = "transformers"
+    dtype: str = "float32"
+    device: str = "cpu"
+    engine: tuple[tuple[str, str], ...] = ()
+    recipe: Recipe | None = None
+    options: tuple[tuple[str, Scalar], ...] = ()
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the unquantized reference."""
+        return self.name == "baseline"
+
+    def identity(self) -> dict[str, Json]:
+        """Return what an observation of this model depends on (device kinds are added by the step)."""
+        return {
+            "weights": self.weights,
+            "backend": self.backend,
+            "dtype": self.dtype,
+            "engine": dict(self.engine),
+            "options": dict(self.options),
+        }
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as a JSON object."""
+        return {
+            **self.identity(),
+            "name": self.name,
+            "source": self.source,
+            "path": self.path,
+            "device": self.device,
+            "recipe": self.recipe.to_json() if self.recipe else None,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelSpec:
+        """Rebuild what `to_json` wrote."""
+        return cls(
+            name=value["name"],
+            source=value["source"],
+            weights=value["weights"],
+            path=value["path"],
+            backend=value["backend"],
+            dtype=value["dtype"],
+            device=value["device"],
+            engine=tuple(sorted(value["engine"].items())),
+            recipe=Recipe.from_json(value["recipe"]) if value["recipe"] else None,
+            options=tuple(sorted(value["options"].items())),
+        )
+
+    def at(self, path: Path) -> ModelSpec:
+        """Return the same model, lying at `path`."""
+        return replace(self, path=str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One observation of one model: a plain value whose `key` names the result in the store.
+
+    Attributes:
+        observe: "module:attribute" of the `Observer` that makes it.
+        model: the model that is observed.
+        protocol: how.
+        reference: key of the baseline's step that this one is measured against; empty for none.
+        device: the kind of device, for observations that depend on it (speed, memory); else empty.
+
+    """
+
+    observe: str
+    model: ModelSpec
+    protocol: Protocol
+    reference: str = ""
+    device: str = ""
+
+    def identity(self) -> dict[str, Json]:
+        """Return everything that the result depends on."""
+        return {
+            "observe": self.observe,
+            "model": self.model.identity(),
+            "protocol": self.protocol.identity(),
+            "reference": self.reference,
+            "device": self.device,
+        }
+
+    @property
+    def key(self) -> str:
+        """The digest of `identity`: the observation's name in the store."""
+        return digest(self.identity())
+
+    @property
+    def label(self) -> str:
+        """A short name for people, e.g. "gptq-v1 tokens"."""
+        return f"{self.model.name} {self.protocol.kind}"
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as a JSON object."""
+        return {**self.identity(), "model": self.model.to_json(), "protocol": self.protocol.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Step:
+        """Rebuild what `to_json` wrote."""
+        return cls(
+            observe=value["observe"],
+            model=ModelSpec.from_json(value["model"]),
+            protocol=Protocol.from_json(value["protocol"]),
+            reference=value["reference"],
+            device=value["device"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """The raw per-item data of one pass.
+
+    Attributes:
+        arrays: one number per item (token, question, run), with whatever groups them.
+        facts: what is one per pass: counts, versions, digests, findings. Plain JSON.
+
+    """
+
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value with its interval.
+
+    Attributes:
+        value: the point estimate, in `unit`.
+        unit: "", "B", "s", "tok/s", "nat", "bit"; empty for a pure number.
+        n: how many items it rests on.
+        low: lower end of the interval; None where none is known.
+        high: upper end.
+        note: what a reader must know beside the number, e.g. the truncation bound of a KL divergence.
+        items: what `n` counts, for people: "tokens", "runs", "questions"; may be empty.
+
+    """
+
+    value: float
+    unit: str = ""
+    n: int = 1
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+    items: str = ""
+
+    def to_json(self) -> dict[str, Json]:
+        """Return it as a JSON object of builtin types only (no numpy scalars)."""
+        return {
+            "value": float(self.value),
+            "unit": self.unit,
+            "n": int(self.n),
+            "low": None if self.low is None else float(self.low),
+            "high": None if self.high is None else float(self.high),
+            "note": self.note,
+            "items": self.items,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Estimate:
+        """Rebuild what `to_json` wrote."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDefinition:
+    """What a metric is: registered under its name, validated against, and listed by `--quantgate-metrics`.
+
+    Attributes:
+        name: as gates write it, e.g. "kld".
+        summary: one line for people.
+        unit: unit of the absolute value and of `.delta` / `.drop`.
+        better: which direction is an improvement.
+        observer: "module:attribute" of the `Observer` whose observation it is computed from.
+        statistics: the sub-quantities, e.g. ("mean", "p99"); empty if the metric is a single number.
+        relations: which of delta, ratio, drop, recovery make sense.
+        arguments: names that a call may set, e.g. ppl(protocol="gptq").
+
+    A metric with `statistics` must be asked for one of them: `kld.mean`, not `kld`.
+    """
+
+    name: str
+    summary: str
+    unit: str
+    better: Literal["lower", "higher"]
+    observer: str
+    statistics: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+# --- interfaces of the open sets ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Token ids that are fed at once, and which of them count.
+
+    Attributes:
+        ids: (T,) the tokens.
+        start: index of the first scored token, >= 1; ids[start:] are scored, each from its left context.
+
+    """
+
+    ids: IntArray
+    start: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What one window yields, for its S = T - start scored tokens. Log-probabilities are natural, in float32.
+
+    Attributes:
+        logprob: (S,) log-probability of the token that is there.
+        top1: (S,) the most probable token.
+        ids: (S, K) the ids at which `at` was read: the model's own top K, or those that were asked for.
+        at: (S, K) log-probabilities at `ids`.
+        floor: (S,) the smallest log-probability in the vocabulary: bounds what a truncated sum can miss.
+
+    """
+
+    logprob: FloatArray
+    top1: IntArray
+    ids: IntArray
+    at: FloatArray
+    floor: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One generation: its tokens and when each came.
+
+    Attributes:
+        ids: (N,) the new tokens.
+        seconds: (N,) time from the call to each token: seconds[0] is the time to first token.
+
+    """
+
+    ids: IntArray
+    seconds: FloatArray
+
+
+class Model(Interface):
+    """A loaded model, as a backend gives it.
+
+    Attributes:
+        spec: what was loaded.
+        vocab_size: number of logits.
+        max_length: longest context in tokens.
+        load_seconds: time from nothing to ready.
+        native: the engine's own model, for tests that want it.
+        tokenizer: the engine's own tokenizer.
+
+    """
+
+    spec: ModelSpec
+    vocab_size: int
+    max_length: int
+    load_seconds: float
+    native: Any
+    tokenizer: Any
+    bos_id: int | None  # the token that the tokenizer itself puts before a text, if it does
+
+    def encode(self, text: str) -> IntArray:
+        """Return the ids of a text, without special tokens added."""
+
+    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> IntArray:
+        """Return the ids of a conversation through the chat template, ready for the assistant's turn."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids."""
+
+    def score(
+        self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
+    ) -> Iterator[TokenScores]:
+        """Yield one `TokenScores` per window, in order; `at[i]` (S, K) are the ids to read in window i.
+
+        Raises:
+            ObservationError: a logit is NaN or infinite.
+
+        """
+
+    def generate(self, ids: Sequence[int], new_tokens: int, *, stop_at_end: bool = False) -> Trace:
+        """Continue `ids` greedily by up to `new_tokens`; on a GPU every time stamp is synchronised."""
+
+    def findings(self) -> Mapping[str, Json]:
+        """Return {"quantized": {module: bits}, "dense": [linear modules left alone], "nonfinite": [tensor names]}."""
+
+    def memory(self) -> Mapping[str, float]:
+        """Return peak bytes since loading began: "vram", "vram.reserved" on a GPU, "ram" on a CPU; and, in
+        "others", the bytes that other processes hold on the device.
+        """
+
+    def close(self) -> None:
+        """Free the model and its memory; closing twice is harmless."""
+
+
+class Subject(Interface):
+    """What an observer looks at: the checkpoint's specification, and the loaded model for those that ask."""
+
+    spec: ModelSpec
+
+    @property
+    def model(self) -> Model:
+        """The loaded model; loaded on first access and shared by all steps of the model."""
+
+
+class Observer(Interface):
+    """One kind of observation and the metrics that are computed from it: one file in `metrics/`.
+
+    Attributes:
+        kind: short name, also the configuration table of its settings: "tokens" reads [tool.quantgate.tokens].
+        device_bound: its numbers belong to a kind of device (speed, memory).
+        paired: the variant's pass reads the baseline's observation (`Step.reference`).
+        order: light and decisive kinds run first (sanity 0, footprint 1, generation 2, tokens 3).
+        settings: names that its configuration table may set.
+
+    """
+
+    kind: str
+    device_bound: bool
+    paired: bool
+    order: int
+    settings: tuple[str, ...]
+
+    def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
+        """Resolve a metric's arguments over the configured settings to a complete protocol.
+
+        Relative paths count from `root`. Reads data files to digest them, loads nothing else.
+
+        Raises:
+            UsageError: an argument or setting that cannot be used, a data file that does not exist or is empty.
+
+        """
+
+    def observe(
+        self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
+    ) -> Observation:
+        """Make the observation.
+
+        Raises:
+            ObservationError: no usable numbers came of it.
+            NotMeasurableError: this machine cannot measure it.
+
+        """
+
+    def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
+        """Compute a metric from stored observations; `metric.statistic` and `metric.relation` say what is asked.
+
+        Raises:
+            NotMeasurableError: the observation does not hold it (VRAM on a machine without a GPU).
+
+        """
+
+
+class Quantizer(Interface):
+    """A library that turns a recipe into a checkpoint: one file in `quantizers/`."""
+
+    def quantize(self, recipe: Recipe, baseline: ModelSpec, out: Path, progress: Progress) -> None:
+        """Write a complete checkpoint (weights, configuration, tokenizer) into the empty folder `out`.
+
+        Raises:
+            UsageError: a parameter that the method does not have, or that does not fit the model.
+            NotMeasurableError: the library cannot run here.
+
+        """

@@ -1,0 +1,138 @@
+"""Metrics that gates name, resolved: their definitions, their observers, and the observations they want.
+
+Every name, statistic, relation, argument and unit is checked here, at collection, so that a gate that can never be
+judged is a usage error before anything is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from pytest_quantgate import machine
+from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError, UsageError
+from pytest_quantgate.plan import Want
+from pytest_quantgate.registry import load
+from pytest_quantgate.units import UNITS
+
+if TYPE_CHECKING:
+    from pytest_quantgate.gate import Comparison, Gate, Metric
+    from pytest_quantgate.registry import Registry
+    from pytest_quantgate.spec import MetricDefinition, ModelSpec, Observer, Protocol, Scalar
+    from pytest_quantgate.study import Study
+
+    Arguments: TypeAlias = tuple[tuple[str, Scalar], ...]
+
+__all__ = ["Wants"]
+
+_PURE_RELATIONS = frozenset({"ratio", "log_ratio", "recovery"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """Resolves metrics against the registry and the study's settings."""
+
+    registry: Registry
+    study: Study
+    _protocols: dict[tuple[str, Arguments], Protocol] = field(default_factory=dict)
+
+    def definition(self, metric: Metric) -> MetricDefinition:
+        """Return the definition of a metric, after checking that what is asked of it exists.
+
+        Raises:
+            UnknownNameError: no such metric, statistic or argument.
+            GateError: the relation makes no sense for it.
+
+        """
+        definition: MetricDefinition = self.registry.get("metrics", metric.name)
+        if metric.statistic not in (definition.statistics or ("",)):
+            if not metric.statistic:
+                example = f"{definition.name}.{definition.statistics[0]}"
+                raise GateError(f"{definition.name} is not one number; write for example {example}")
+            known = (*definition.statistics, *definition.relations)
+            raise UnknownNameError(f"quantity of {definition.name}", metric.statistic, filter(None, known))
+        if metric.relation and metric.relation not in definition.relations:
+            possible = ", ".join(definition.relations) or "none"
+            raise GateError(f"{definition.name} has no .{metric.relation}; its relations: {possible}")
+        for name, _ in metric.arguments:
+            if name not in definition.arguments:
+                raise UnknownNameError(f"argument of {definition.name}", name, definition.arguments)
+        return definition
+
+    def check(self, gate: Gate) -> None:
+        """Check every comparison of a gate.
+
+        Raises:
+            UsageError: one of them can never be judged; the message says what to write.
+
+        """
+        for comparison in gate.comparisons():
+            definition = self.definition(comparison.metric)
+            self._check_unit(comparison, definition)
+            self._protocol(definition.observer, comparison.metric.arguments)
+            if comparison.metric.relation and self.study.baseline is None:
+                raise ConfigError(
+                    f'{comparison.metric} compares with a baseline; add baseline = "..." to [tool.quantgate]'
+                )
+
+    def _check_unit(self, comparison: Comparison, definition: MetricDefinition) -> None:
+        unit = "" if comparison.metric.relation in _PURE_RELATIONS else definition.unit
+        wanted = UNITS[unit][0] if unit in UNITS else ""
+        given = comparison.limit.dimension
+        if given == wanted or (wanted == "tok/s" and not given):
+            return
+        what = f"{comparison}: {comparison.metric} "
+        if not wanted:
+            raise GateError(f"{what}is a pure number, {comparison.limit} is not; leave the unit out")
+        example = {"B": "2GiB (in Python: 2 * GiB)", "s": "70ms (in Python: 70 * ms)"}.get(wanted, f"20 {wanted}")
+        problem = f"is measured in {wanted}" if given else "needs a unit"
+        raise GateError(f"{what}{problem}; write a limit such as {example}")
+
+    def want(self, metric: Metric, variant: ModelSpec, baseline: ModelSpec | None) -> Want:
+        """Return the observation that a metric of a variant is computed from.
+
+        Raises:
+            UsageError: the metric, its arguments or the observer's settings cannot be used.
+
+        """
+        return self.observed(self.definition(metric).observer, variant, baseline, metric.arguments)
+
+    def observed(
+        self, reference: str, variant: ModelSpec, baseline: ModelSpec | None, arguments: Arguments = ()
+    ) -> Want:
+        """Return the observation that the observer "module:attribute" makes of a variant."""
+        observer: Observer = load(reference)
+        return Want(
+            observe=reference,
+            protocol=self._protocol(reference, arguments),
+            variant=variant,
+            order=observer.order,
+            baseline=baseline,
+            paired=observer.paired,
+            device=machine.device_kind(variant.device) if observer.device_bound else "",
+        )
+
+    def _protocol(self, reference: str, arguments: Arguments) -> Protocol:
+        """Return the complete protocol, resolved once: to digest a corpus is to read it."""
+        if (reference, arguments) not in self._protocols:
+            observer: Observer = load(reference)
+            settings = self.study.observers.get(observer.kind, {})
+            self._protocols[reference, arguments] = observer.protocol(dict(arguments), settings, self.study.root)
+        return self._protocols[reference, arguments]
+
+    def check_settings(self) -> None:
+        """Refuse settings of observers that do not exist, and unknown keys in those of observers that do.
+
+        Raises:
+            ConfigError: with a suggestion.
+
+        """
+        observers = {load(self.registry.get("metrics", name).observer) for name in self.registry.names("metrics")}
+        known = {observer.kind: observer.settings for observer in observers}
+        for kind, settings in self.study.observers.items():
+            place = f"{self.study.file}: [tool.quantgate.{kind}]"
+            if kind not in known:
+                raise ConfigError(f"{place}: {UnknownNameError('table', kind, known)}")
+            for key in settings:
+                if key not in known[kind]:
+                    raise ConfigError(f"{place}: {UnknownNameError('key', key, known[kind])}")

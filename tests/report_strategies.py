@@ -1,0 +1,91 @@
+"""Hypothesis strategies for reports, with the worst text that a name or a reason can hold."""
+
+from __future__ import annotations
+
+import gate_strategies as gs
+from hypothesis import strategies as st
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord
+from pytest_quantgate.spec import Estimate
+from pytest_quantgate.verdict import judge
+
+HOSTILE = [
+    "::error file=a::boo",
+    "  ::error::boo",
+    "a\n::error::boo",
+    "##[error]boo",
+    "##vso[task.complete]",
+    "\x1b[2J\x1b]0;title\x07",
+    "\x9b31m",
+    "\u202egpj.exe",
+    "a|b`c<script>alert(1)</script>",
+    "[x](https://example.org) ![x](y) www.example.org @someone",
+    "\r\n\t\v\f\x85\u2028\u2029",
+    "\ud800",
+    "-----",
+    "</details>",
+    "\\",
+    "*_~#>&amp;",
+    "",
+]
+words = st.sampled_from(HOSTILE) | st.text(max_size=8)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+units = st.sampled_from(["", "B", "s", "tok/s", "nat"]) | words
+counts = st.integers(0, 10**9)
+
+
+@st.composite
+def estimates(draw):
+    """Return a figure as reports hold it: finite, with both ends of its interval or none."""
+    low, high = draw(st.tuples(numbers, numbers) | st.just((None, None)))
+    return Estimate(draw(numbers), draw(units), draw(counts), low, high, draw(words), draw(words))
+
+
+found = estimates() | words.map(NotMeasurableError) | words.map(ObservationError)
+
+
+@st.composite
+def verdicts(draw):
+    """Return the verdict of any gate on any findings."""
+    return judge(draw(gs.gates()), lambda _: draw(found))
+
+
+outcomes = st.sampled_from(["PASS", "FAIL", "INCONCLUSIVE", "UNMEASURED", "ERROR"])
+columns = ["bits_per_weight", "disk", "vram", "ram", "weights_memory", "tokens_per_second", "ttft"]
+metrics = st.sampled_from([*columns, "ppl", "ppl(protocol='gptq')", "ppl.delta", "kld.mean"]) | words
+recipes = st.none() | st.fixed_dictionaries(
+    {
+        "method": words,
+        "parameters": st.dictionaries(words, words | st.integers() | st.booleans(), max_size=3),
+        "calibration": words,
+        "calibration_digest": words,
+    }
+)
+rows = st.builds(
+    Row,
+    name=words,
+    source=words,
+    weights=words,
+    dtype=words,
+    recipe=recipes,
+    figures=st.dictionaries(metrics, estimates(), max_size=8),
+    status=st.sampled_from(["ERROR", "FAIL", "INCONCLUSIVE", "XFAIL", "UNMEASURED", "PARTIAL", "PASS", ""]),
+    problems=st.lists(st.builds(Problem, words, st.lists(words, max_size=2).map(tuple)), max_size=2).map(
+        tuple
+    ),
+)
+results = st.builds(
+    Result, words, words, outcomes, st.lists(verdicts(), max_size=2).map(tuple), st.booleans(), words
+)
+steps = st.builds(StepRecord, words, words, st.sampled_from(["store", "measured"]), st.floats(0, 1e6))
+reports = st.builds(
+    Report,
+    created=words,
+    environment=st.dictionaries(words, words | st.integers() | st.lists(words, max_size=2), max_size=3),
+    baseline=st.none() | rows,
+    variants=st.lists(rows, max_size=4).map(tuple),
+    results=st.lists(results, max_size=3).map(tuple),
+    steps=st.lists(steps, max_size=3).map(tuple),
+    protocols=st.lists(st.builds(lambda kind: {"kind": kind, "window": 2048}, words), max_size=2).map(tuple),
+    notes=st.lists(words, max_size=2).map(tuple),
+)

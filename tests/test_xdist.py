@@ -1,0 +1,77 @@
+"""pytest -n: one model's tests on one worker, nothing measured twice, one summary."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("xdist")
+
+BODY = "from pytest_quantgate import *\n@quantgate(ppl_delta < 1.0)\ndef test_{0}(): pass\n"
+
+
+@pytest.mark.parametrize("dist", ["load", "loadgroup"])
+def test_measured_once(study, dist):
+    """Whatever the distribution, each observation is made once, and the controller has all results."""
+    for index in range(4):
+        (study.path / f"test_{index}.py").write_text(BODY.format(index))
+    result = study.run("-n", "4", "--dist", dist, "--quantgate-report", "out")
+    result.assert_outcomes(passed=4, failed=4)
+    log = study.log()
+    assert sorted(line for line in log if line.startswith("score")).count("score baseline") <= 2
+    report = json.loads((study.path / "out" / "report.json").read_text())
+    assert [row["name"] for row in report["variants"]] == ["good", "bad"]
+    assert len(report["results"]) == 8
+    labels = [step["label"] for step in report["steps"] if step["source"] == "measured"]
+    assert sorted(labels) == sorted(set(labels))
+    if dist == "loadgroup":
+        assert log.count("load good") == log.count("load bad") == 1
+
+
+def test_refresh_measures_once(study):
+    """Under --quantgate-refresh, too, workers share what one of them measured in this run."""
+    for index in range(2):
+        (study.path / f"test_{index}.py").write_text(BODY.format(index))
+    study.run("-n", "2", "--dist", "load")
+    study.log()
+    study.run("-n", "2", "--dist", "load", "--quantgate-refresh")
+    scores = [line for line in study.log() if line == "score bad"]
+    assert len(scores) <= 2
+
+
+def test_a_mistake_is_reported(study):
+    """A gate that can never be judged fails the run with its message, and without an internal error."""
+    (study.path / "test_it.py").write_text("from pytest_quantgate import *\n@quantgate('nope < 1')\ndef test_it(): pass\n")
+    result = study.run("-n", "2")
+    assert result.ret != 0
+    text = result.stdout.str() + result.stderr.str()
+    assert "unknown metric 'nope'" in text
+    assert "INTERNALERROR" not in text
+
+
+def test_a_mistake_at_import_is_reported(study):
+    """So does one that Python itself meets."""
+    (study.path / "test_it.py").write_text("from pytest_quantgate import *\n@quantgate(0 < ppl < 1)\ndef test_it(): pass\n")
+    result = study.run("-n", "2")
+    assert result.ret != 0
+    text = result.stdout.str() + result.stderr.str()
+    assert "INTERNALERROR" not in text
+
+
+def test_plan_without_workers(study):
+    """--quantgate-plan prints the plan, also where -n is in addopts."""
+    (study.path / "test_it.py").write_text(BODY.format(0))
+    study.run("-n", "2", "--quantgate-plan").stdout.fnmatch_lines(["*good tokens*"])
+
+
+def test_a_worker_that_dies(study):
+    """A crash of one worker loses its test, not the store or the session."""
+    (study.path / "test_it.py").write_text(
+        "import os\nfrom pytest_quantgate import *\n"
+        "@quantgate(ppl < 1e9)\ndef test_it(quant_variant):\n    if quant_variant.name == 'bad': os._exit(3)\n"
+    )
+    result = study.run("-n", "2", "--dist", "loadgroup")
+    assert result.ret != 0
+    result.stdout.fnmatch_lines(["*crashed*"])
+    study.run("-k", "good").assert_outcomes(passed=1)
