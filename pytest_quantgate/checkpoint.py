@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
@@ -18,6 +18,7 @@ from pytest_quantgate.spec import Json, canonical, digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["Checkpoint", "fingerprint", "preflight", "resolve"]
 
@@ -62,15 +63,17 @@ def resolve(source: str, revision: str | None, root: Path, *, offline: bool = Fa
         MissingExtraError: a hub id, and huggingface_hub is not installed.
 
     """
-    if not source or "\0" in source:
-        raise CheckpointError(f"model path {source!r} is no path; give a folder or a hub id")
-    path = root / Path(source).expanduser()
-    if path.is_dir():
+    # os.path, not pathlib: no exception for what no file system takes
+    path = root / os.path.expanduser(source)  # noqa: PTH111
+    if source and os.path.isdir(path):  # noqa: PTH112
         return path
-    if path.exists() or source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
-        what = "is not a folder" if path.exists() else "does not exist"
+    there = os.path.exists(path)  # noqa: PTH110
+    if there or source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
+        what = "is not a folder" if there and source else "does not exist"
         raise CheckpointError(
-            plain(f"model path {source!r} {what} (looked in {path}); give a folder or a hub id")
+            plain(
+                f"model path {source[:200]!r} {what} (looked in {str(path)[:400]}); give a folder or a hub id"
+            )
         )
     return _from_hub(source, revision, offline=offline)
 

@@ -53,12 +53,15 @@ def sha256_of(path: Path) -> str:
 def _hash(path: Path) -> tuple[str, os.stat_result]:
     total = hashlib.sha256()
     with opened(path) as (descriptor, before):
-        while piece := os.read(descriptor, _PIECE):
+        left = before.st_size
+        # a file that grows without end must not be read without end
+        while left >= 0 and (piece := os.read(descriptor, _PIECE)):
             total.update(piece)
+            left -= len(piece)
         after = os.fstat(descriptor)
         # the name may meanwhile lead to another file
         now = path.lstat()
-    if not _identity(path, before) == _identity(path, after) == _identity(path, now):
+    if left or not _identity(path, before) == _identity(path, after) == _identity(path, now):
         raise CheckpointError(
             f"{path}: changed while it was read ({before.st_size} bytes before, {now.st_size} after); "
             f"wait until nothing writes to it, then run again"
@@ -113,7 +116,7 @@ class DigestMemo:
         place = self._place(identity)
         if place is not None:
             with contextlib.suppress(OSError):  # only speed is lost
-                write_atomic(place, [canonical(_note(identity, found))])
+                write_atomic(place, [canonical(_note(identity, found))], durable=False)
 
 
 def _note(identity: list[Json], found: str) -> dict[str, Json]:

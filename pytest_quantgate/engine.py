@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol as Interface
 
 
+from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import QuantgateError, StoreError
 from pytest_quantgate.executors.local import Local
 from pytest_quantgate.preflight import preflight
@@ -121,7 +122,20 @@ class Engine:
             return None
         return observation
 
+    def _say_what_changed(self, step: Step) -> None:
+        """Tell why an observation that looks the same to a person is made anew."""
+        alike = [
+            listing
+            for listing in self.store.entries()
+            if listing.step.observe == step.observe and listing.step.model.name == step.model.name
+        ]
+        if alike:
+            newest = max(alike, key=lambda listing: listing.written)
+            if changed := differences(newest.step, step):
+                self.narrator.say(f"{step.label}: measuring again, since {'; '.join(changed)}")
+
     def _measure(self, step: Step) -> Observation:
+        self._say_what_changed(step)
         observer: Observer = load(step.observe)
         reference = self._reference(step.reference) if step.reference else None
         model = self.materialize(step.model)

@@ -165,8 +165,7 @@ def decode_header(data: memoryview, size: int) -> Entry:
     header = strict_json(data[HEADER_START : HEADER_START + length])
     start = HEADER_START + length + _padding(HEADER_START + length)
     try:
-        if header["schema"] != SCHEMA:
-            raise MalformedError(f"schema {header['schema']!r} (known: {SCHEMA})")
+        schema = header["schema"]
         step = Step.from_json(header["step"])
         key = step.key
         table = tuple(_table(header["arrays"], start, size - _DIGEST))
@@ -175,6 +174,8 @@ def decode_header(data: memoryview, size: int) -> Entry:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MalformedError(f"a header without what it should hold ({error!r})") from error
+    if schema != SCHEMA:
+        raise MalformedError(f"schema {schema!r} (known: {SCHEMA})")
     if not isinstance(facts, dict):
         raise MalformedError("facts that are no JSON object")
     if header["key"] != key:

@@ -100,8 +100,13 @@ def read_all(descriptor: int, size: int) -> memoryview:
     return view.toreadonly()
 
 
-def write_atomic(path: Path, pieces: Iterable[Bytes]) -> None:
+def write_atomic(path: Path, pieces: Iterable[Bytes], *, durable: bool = True) -> None:
     """Write a file so that readers see the old one or the whole new one, also after a crash.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        pieces: its content, part by part.
+        durable: False saves the waiting for the disk, for what may be lost or torn by a power failure.
 
     Raises:
         OSError: nothing was changed, unless only the folder's fsync failed; no temporary file is left.
@@ -111,16 +116,17 @@ def write_atomic(path: Path, pieces: Iterable[Bytes]) -> None:
     # beside the target: os.replace must not cross devices
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     try:
-        _write_synced(temporary, pieces)
+        _write(temporary, pieces, durable=durable)
         os.replace(temporary, path)  # noqa: PTH105  one call that tests can make fail
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    sync_directory(path.parent)
+    if durable:
+        sync_directory(path.parent)
 
 
-def _write_synced(path: Path, pieces: Iterable[Bytes]) -> None:
+def _write(path: Path, pieces: Iterable[Bytes], *, durable: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o644)
     try:
@@ -128,7 +134,8 @@ def _write_synced(path: Path, pieces: Iterable[Bytes]) -> None:
             view = memoryview(piece).cast("B")
             while view:
                 view = view[os.write(descriptor, view[:_PIECE]) :]
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -92,7 +92,7 @@ class Locks:
     def _say_who(holder: Path) -> None:
         about = {"pid": os.getpid(), "host": socket.gethostname()}
         with contextlib.suppress(OSError):  # only a courtesy to those who wait
-            write_atomic(holder, [json.dumps(about).encode()])
+            write_atomic(holder, [json.dumps(about).encode()], durable=False)
 
     def _release(self, name: str, holder: Path) -> None:
         lock = self._locks[name]

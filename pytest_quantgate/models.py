@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_quantgate import checkpoint, machine
-from pytest_quantgate.errors import CheckpointError, ConfigError
+from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
 from pytest_quantgate.preflight import preflight
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import ModelSpec, digest
@@ -59,6 +59,10 @@ class Models:
 
         """
         table = self._study.variant(name)
+        try:
+            self._registry.reference("backends", table.backend)
+        except UsageError as error:
+            raise ConfigError(f"{self._study.file}: [tool.quantgate.variants.{name}]: {error}") from error
         return self._existing(table, self._open(table)) if table.recipe is None else self._recipe(table)
 
     def _open(self, table: ModelTable) -> Checkpoint:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import pytest
+from pytest_quantgate.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    import pytest
 
 __all__ = ["Options", "add_options", "is_active"]
 
@@ -93,22 +95,37 @@ def is_active(config: pytest.Config) -> bool:
 def config_file(config: pytest.Config) -> Path | None:
     """Return the TOML file that holds [tool.quantgate], or None.
 
+    It is looked for as pytest looks for its own: in the folder that the arguments share, then upwards to the rootdir.
+
     Raises:
-        UsageError: the file that `--quantgate-config` names does not exist.
+        ConfigError: the file that `--quantgate-config` names does not exist.
 
     """
     named = config.getoption("--quantgate-config")
     if named:
         path = Path(config.invocation_params.dir, named)
         if not path.is_file():
-            raise pytest.UsageError(f"--quantgate-config {named}: no such file")
+            raise ConfigError(f"--quantgate-config {named}: no such file")
         return path
-    for name in CONFIG_NAMES:
-        path = config.rootpath / name
-        # a look at the bytes spares every other project the TOML parser
-        if path.is_file() and (name == CONFIG_NAMES[0] or b"[tool.quantgate" in path.read_bytes()):
-            return path
+    for folder in _folders(config):
+        for name in CONFIG_NAMES:
+            path = folder / name
+            # a look at the bytes spares every other project the TOML parser
+            if path.is_file() and (name == CONFIG_NAMES[0] or b"[tool.quantgate" in path.read_bytes()):
+                return path
     return None
+
+
+def _folders(config: pytest.Config) -> Iterator[Path]:
+    """Yield the folder that the arguments share and those above it, the rootdir last."""
+    here = config.invocation_params.dir
+    named = [Path(os.path.abspath(here / argument.partition("::")[0])) for argument in config.args]
+    shared = Path(os.path.commonpath(named)) if named else here
+    for folder in (shared, *shared.parents):
+        yield folder
+        if folder == config.rootpath:
+            return
+    yield config.rootpath
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +161,7 @@ class Options:
         """Read everything; `table` is [tool.quantgate], which lies in the folder `root`.
 
         Raises:
-            UsageError: a value that cannot be used, with where it was written.
+            ConfigError: a value that cannot be used, with where it was written.
 
         """
         values = {setting.name: _value(config, setting, table, root) for setting in SETTINGS}
@@ -180,12 +197,12 @@ def _checked(setting: Setting, place: str, value: object, base: Path) -> Any:
     if setting.type is bool:
         word = str(value).lower()
         if word not in _TRUE | _FALSE:
-            raise pytest.UsageError(f"{place} = {value!r}: write true or false")
+            raise ConfigError(f"{place} = {value!r}: write true or false")
         return word in _TRUE
     if not isinstance(value, str):
-        raise pytest.UsageError(f"{place} = {value!r}: write a string")
+        raise ConfigError(f"{place} = {value!r}: write a string")
     if setting.choices:
         if value not in setting.choices:
-            raise pytest.UsageError(f"{place} = {value!r}: write one of {', '.join(setting.choices)}")
+            raise ConfigError(f"{place} = {value!r}: write one of {', '.join(setting.choices)}")
         return value
     return Path(base, value).resolve()

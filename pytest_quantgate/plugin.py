@@ -14,9 +14,10 @@ import pytest
 
 from pytest_quantgate import hookspecs, options
 from pytest_quantgate.errors import UsageError
+from pytest_quantgate.places import VARIANT, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
     from pathlib import Path
 
     from pytest_quantgate.results import Results
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytest_quantgate.fixtures",)
 
 EDGE: Final = pytest.StashKey["Edge"]()
-VARIANT: Final = "quant_variant"
 _SINCE: Final = "quantgate_since"
 _NOT_ACTIVE: Final = "needs --quantgate: it measures models"
 
@@ -51,12 +51,23 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     return 0
 
 
+@pytest.hookimpl(wrapper=True, specname="pytest_cmdline_main")
+def plan_in_one_process(config: pytest.Config) -> Generator[None, int | None, int | None]:
+    """Keep pytest-xdist out of a run that only prints the plan: its workers have no terminal."""
+    if config.getoption("--quantgate-plan") and config.pluginmanager.hasplugin("xdist"):
+        config.option.numprocesses = 0
+    return (yield)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Declare the marker and register the rest of the hooks with their state."""
     config.addinivalue_line(
         "markers",
         "quantgate(*gates, variants=[...]): the quantized model must meet the gates; needs --quantgate",
     )
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and options.is_active(config):
+        # the configuration's gates are tests, too; who names files on the command line has chosen
+        config.args.extend(_configured(config))
     config.stash[EDGE] = Edge(config)
     config.pluginmanager.register(config.stash[EDGE], "quantgate-edge")
 
@@ -104,7 +115,10 @@ class Edge:
         marks = list(metafunc.definition.iter_markers("quantgate"))
         if not (marks or VARIANT in metafunc.fixturenames) or not options.is_active(self._config):
             return
-        names = self.session.variants_of(marks)
+        try:
+            names = self.session.variants_of(marks)
+        except UsageError as error:
+            raise UsageError(f"{place_of(metafunc.definition)}: {error}") from error
         if VARIANT not in metafunc.fixturenames:
             # the marker is the test: it need not ask for a fixture to be run per variant
             metafunc.fixturenames.append(VARIANT)
@@ -116,12 +130,12 @@ class Edge:
         return pytest.param(name, id=name, marks=[pytest.mark.xdist_group(name)] if grouped else [])
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_make_collect_report(self) -> Generator[None, Any, Any]:
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
         """Turn a mistake in a gate into a usage error: one line and exit code 4, no traceback."""
         report = yield
         raised = getattr(report, "call", None) and report.call.excinfo
         if raised and isinstance(raised.value, UsageError):
-            self._refuse(f"{_place_of(raised)}{raised.value}", report)
+            self._refuse(f"{_place_of(raised, collector)}{raised.value}", report)
         return report
 
     def _refuse(self, message: str, report: Any) -> None:
@@ -213,12 +227,19 @@ class Edge:
             self._results.summarize(terminalreporter)
 
 
+def _configured(config: pytest.Config) -> list[str]:
+    try:
+        file = options.config_file(config)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    return [str(file)] if file else []
+
+
 def _is_gated(item: pytest.Item) -> bool:
     return item.get_closest_marker("quantgate") is not None or VARIANT in getattr(item, "fixturenames", ())
 
 
-def _place_of(raised: pytest.ExceptionInfo[BaseException]) -> str:
-    """Return "tests/test_q.py:12: " for the last frame outside this package, where the gate is written."""
-    frames: Sequence[Any] = [entry for entry in raised.traceback if "pytest_quantgate" not in entry.path.parts]
-    ours = [entry for entry in frames if not {"_pytest", "pluggy", "importlib"} & set(entry.path.parts)]
-    return f"{ours[-1].path}:{ours[-1].lineno + 1}: " if ours else ""
+def _place_of(raised: pytest.ExceptionInfo[BaseException], collector: pytest.Collector) -> str:
+    """Return "tests/test_q.py:12: ", where a module that is being imported writes the gate; else nothing."""
+    lines = [entry.lineno + 1 for entry in raised.traceback if str(entry.path) == str(collector.path)]
+    return f"{collector.nodeid}:{lines[-1]}: " if lines else ""

@@ -20,7 +20,7 @@ from pytest_quantgate.spec import Recipe, Scalar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["METHODS", "Key", "Method", "check_fits", "from_table"]
+__all__ = ["METHODS", "Key", "Method", "check_fits", "content_digest", "from_table"]
 
 WHOLE_ROW: Final = -1
 """The group size that stands for one group per output channel, as wide as the layer's input."""
@@ -54,7 +54,7 @@ class Key:
             return " or ".join(map(str, self.choices))
         if self.kind is float:
             return f"a number between {self.low:g} and {self.high:g}"
-        return f"a whole number from {self.low:g} to {self.high:g}"
+        return f"a whole number from {self.low:.0f} to {self.high:.0f}"
 
     def accepts(self, value: object) -> bool:
         """Return whether a recipe may say `value`."""
@@ -82,7 +82,7 @@ class Method:
 
 
 _SAMPLES: Final = Key(int, 128, low=1, high=1_000_000)
-_MAX_LENGTH: Final = Key(int, 2048, low=1, high=1_048_576)
+_MAX_LENGTH: Final = Key(int, 2048, low=16, high=1_048_576)
 
 METHODS: Final[Mapping[str, Method]] = MappingProxyType(
     {
@@ -143,7 +143,7 @@ def from_table(name: str, table: Mapping[str, object], root: Path) -> Recipe:
         if parameters[one] and parameters[other]:
             raise ConfigError(f"{place}: {one} and {other} exclude each other; set one of them to false")
     path = _calibration(place, table, root)
-    return Recipe(method_name, tuple(sorted(parameters.items())), str(path), _sha256(path))
+    return Recipe(method_name, tuple(sorted(parameters.items())), str(path), content_digest(path))
 
 
 def _refuse_unknown(place: str, method: str, table: Iterable[str]) -> None:
@@ -177,7 +177,13 @@ def _calibration(place: str, table: Mapping[str, object], root: Path) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
+def content_digest(path: Path) -> str:
+    """Return the SHA-256 of a calibration file, as 64 lower-case hexadecimal digits.
+
+    Raises:
+        ConfigError: it cannot be read.
+
+    """
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from typing import Any, Literal, TypeAlias
 
 from pytest_quantgate.errors import MissingExtraError, UnknownNameError, UsageError
+from pytest_quantgate.terms import ALIASES
 
 __all__ = ["Kind", "Registry", "load"]
 
@@ -123,6 +124,20 @@ class Registry:
         """Return the distributions whose versions belong to the identity of what this backend or method gives."""
         return self._distributions.get(name, ())
 
+    def reference(self, kind: Kind, name: str) -> str:
+        """Return the "module:attribute" that is registered under `name`, without importing it.
+
+        Raises:
+            UnknownNameError: nothing is; the message suggests what may have been meant.
+
+        """
+        reference = self._references[kind].get(name)
+        if reference is None:
+            known = [*self._references[kind], *(ALIASES if kind == "metrics" else ())]
+            hint = "pytest --quantgate-metrics lists them" if kind == "metrics" else ""
+            raise UnknownNameError(_SINGULAR[kind], name, known, hint)
+        return reference
+
     def get(self, kind: Kind, name: str) -> Any:
         """Load what is registered under `name`.
 
@@ -131,8 +146,4 @@ class Registry:
             MissingExtraError: its optional dependency is not installed.
 
         """
-        reference = self._references[kind].get(name)
-        if reference is None:
-            hint = "pytest --quantgate-metrics lists them" if kind == "metrics" else ""
-            raise UnknownNameError(_SINGULAR[kind], name, self._references[kind], hint)
-        return load(reference)
+        return load(self.reference(kind, name))

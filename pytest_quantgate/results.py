@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
@@ -11,6 +12,7 @@ from pytest_quantgate import study
 from pytest_quantgate.options import Options, config_file
 from pytest_quantgate.registry import Registry
 from pytest_quantgate.report import Report, build
+from pytest_quantgate.reporters.terminal import Layout
 
 if TYPE_CHECKING:
     import pytest
@@ -27,6 +29,7 @@ class Results:
         self._folder = Options.from_config(config, table, file.parent if file else config.rootpath).report
         self._registry = Registry()
         config.hook.pytest_quantgate_register(registry=self._registry)
+        self._config = config
         self._payloads: list[dict[str, Any]] = []
         self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -42,8 +45,10 @@ class Results:
     def summarize(self, terminal: Any) -> None:
         """Print the summary."""
         render = self._registry.get("reporters", "terminal")
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        layout = Layout(self._config.get_terminal_writer().fullwidth, color=terminal.hasmarkup, unicode=encoding.lower().startswith("utf"))
         terminal.section("quantgate")
-        terminal.write_line(render(self.report))
+        terminal.write_line(render(self.report, layout))
         if self._folder:
             terminal.write_line(f"report: {self._folder}")
 

@@ -7,15 +7,16 @@ controller is plain JSON on a test report, so that the same path serves with and
 from __future__ import annotations
 
 import platform
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_quantgate import machine, options, study
-from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
+from pytest_quantgate.errors import CheckpointError, ConfigError, StoreError, UsageError
 from pytest_quantgate.marks import Demand, as_gate, demand_of
 from pytest_quantgate.measurements import Measurements
 from pytest_quantgate.narrator import narrator_of
+from pytest_quantgate.places import place_of, variant_of
 from pytest_quantgate.registry import Registry
 from pytest_quantgate.reporters.junit import properties
 from pytest_quantgate.rows import Result
@@ -24,13 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_quantgate.gate import Gate
+    from pytest_quantgate.rows import Status
     from pytest_quantgate.spec import Json
     from pytest_quantgate.verdict import Verdict
 
-__all__ = ["VARIANT", "Session", "place_of"]
-
-VARIANT: Final = "quant_variant"
-"""The fixture that runs a test once per variant."""
+__all__ = ["Session"]
 
 _DISTRIBUTIONS = ("pytest-quantgate", "pytest", "numpy", "torch", "transformers", "gptqmodel", "optimum", "datasets")
 
@@ -49,7 +48,10 @@ class Session:
         self.options = options.Options.from_config(config, self.study.table, self.study.root)
         registry = Registry()
         config.hook.pytest_quantgate_register(registry=registry)
-        self.measurements = Measurements(self.study, self.options, registry, narrator_of(config), since)
+        try:
+            self.measurements = Measurements(self.study, self.options, registry, narrator_of(config), since)
+        except StoreError as error:
+            raise UsageError(str(error)) from error
         self._demands: dict[pytest.Item, Demand] = {}
         self._verdicts: dict[pytest.Item, tuple[Verdict, ...]] = {}
         self._told = 0
@@ -80,6 +82,8 @@ class Session:
         gates: dict[str, list[Gate]] = {}
         for item in items:
             self._demands[item] = demand_of(item.iter_markers("quantgate"))
+            if not variant_of(item):
+                raise UsageError(f"{place_of(item)}: a unittest.TestCase cannot run per variant; write a function")
             wanted = self._demands[item].gates(variant_of(item))
             self._check(item, wanted)
             gates.setdefault(variant_of(item), []).extend(wanted)
@@ -146,7 +150,7 @@ class Session:
         result = Result(
             nodeid=item.nodeid,
             variant=variant,
-            outcome=_outcome(verdicts, report),
+            outcome=_outcome(verdicts, report, strict=self.options.strict),
             verdicts=verdicts,
             expected_failure=hasattr(report, "wasxfail"),
             reason=_reason(report),
@@ -188,29 +192,20 @@ class Session:
         self.measurements.engine.release()
 
 
-def variant_of(item: pytest.Item) -> str:
-    """Return the variant that an item is about."""
-    callspec = getattr(item, "callspec", None)
-    return str(callspec.params[VARIANT]) if callspec else str(item.variant)  # type: ignore[attr-defined]
-
-
-def place_of(item: pytest.Item) -> str:
-    """Return "tests/test_q.py:12 (test_release)"."""
-    path, line, name = item.reportinfo()[0], item.reportinfo()[1], item.name
-    return f"{path}:{line + 1} ({name})" if line is not None else f"{path} ({name})"
-
-
-def _outcome(verdicts: Sequence[Verdict], report: pytest.TestReport) -> Any:
+def _outcome(verdicts: Sequence[Verdict], report: pytest.TestReport, *, strict: bool) -> Status:
     outcomes = {verdict.outcome for verdict in verdicts}
-    for outcome in ("FAIL", "INCONCLUSIVE", "UNMEASURED"):
-        if outcome in outcomes:
-            return outcome
+    if "FAIL" in outcomes or (strict and "UNMEASURED" in outcomes):
+        return "FAIL"
+    if undecided := outcomes - {"PASS"}:
+        return min(undecided)
     return "ERROR" if report.failed else "PASS"
 
 
 def _reason(report: pytest.TestReport) -> str:
+    """Return why a test is expected to fail, was skipped, or failed though its gates hold."""
     if hasattr(report, "wasxfail"):
         return str(report.wasxfail)
     if report.skipped and isinstance(report.longrepr, tuple):
         return str(report.longrepr[2]).removeprefix("Skipped: ")
-    return ""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message if crash else report.longrepr or "").partition("\n")[0] if report.failed else ""

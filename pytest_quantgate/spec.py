@@ -426,6 +426,7 @@ class Model(Interface):
         load_seconds: time from nothing to ready.
         native: the engine's own model, for tests that want it.
         tokenizer: the engine's own tokenizer.
+        bos_id: the token that the tokenizer itself puts before a text; None if it puts none.
 
     """
 
@@ -435,7 +436,7 @@ class Model(Interface):
     load_seconds: float
     native: Any
     tokenizer: Any
-    bos_id: int | None  # the token that the tokenizer itself puts before a text, if it does
+    bos_id: int | None
 
     def encode(self, text: str) -> IntArray:
         """Return the ids of a text, without special tokens added."""

@@ -69,7 +69,7 @@ def clustered_mean(values: NDArray[Any], clusters: NDArray[Any]) -> Mean:
 
 
 def t_quantile(probability: float, freedom: int) -> float:
-    """Return the quantile of Student's t distribution with `freedom` >= 1 degrees, by bisection of its closed form."""
+    """Return the quantile of Student's t with `freedom` >= 1 degrees, by bisection of its closed form."""
     if freedom > MANY:
         return NormalDist().inv_cdf(probability)
     low, high = -1.0, 1.0

@@ -231,7 +231,7 @@ class Store:
         if self.writable and names <= _MARKERS.keys():
             with contextlib.suppress(OSError):
                 for name in _MARKERS.keys() - names:
-                    write_atomic(self.root / name, [_MARKERS[name].encode()])
+                    write_atomic(self.root / name, [_MARKERS[name].encode()], durable=False)
 
 
 def _checked(key: str) -> str:

@@ -150,6 +150,7 @@ def _baseline(file: Path, value: object, defaults: Mapping[str, str]) -> ModelTa
     table = {"model": value} if isinstance(value, str) else value
     if not isinstance(table, dict) or "model" not in table:
         raise ConfigError(f"{place}: write a path or hub id, or a table with model = \"...\"")
+    _refuse_unknown(place, table, _MODEL_KEYS)
     return _entry(place, "baseline", table, defaults)
 
 
@@ -159,6 +160,7 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
         raise ConfigError(f"{place} is not a table; write model = \"...\" or quantize = {{ method = \"gptq\", ... }}")
     if name == "baseline" or not name or not name.isprintable() or any(sign in name for sign in "[]::*? "):
         raise ConfigError(f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'")
+    _refuse_unknown(place, value, (*_MODEL_KEYS, "quantize"))
     if ("model" in value) == ("quantize" in value):
         raise ConfigError(f"{place}: give either model (a checkpoint that exists) or quantize (a recipe)")
     return _entry(place, name, value, defaults, file.parent)
@@ -167,7 +169,6 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
 def _entry(
     place: str, name: str, table: Mapping[str, Any], defaults: Mapping[str, str], root: Path | None = None
 ) -> ModelTable:
-    _refuse_unknown(place, table, (*_MODEL_KEYS, *(("quantize",) if root else ())))
     texts = {
         key: _string(f"{place} {key}", table[key])
         for key in ("model", "revision", "dtype", "device", "backend")

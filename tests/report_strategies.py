@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import gate_strategies as gs
+from hypothesis import settings
 from hypothesis import strategies as st
+
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.gate import And, Comparison, Metric
 from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.verdict import judge
+
+unhurried = settings(deadline=None, max_examples=60)
+"""Whole reports are large, and shared machines pause."""
 
 HOSTILE = [
     "::error file=a::boo",
@@ -31,6 +37,7 @@ HOSTILE = [
 words = st.sampled_from(HOSTILE) | st.text(max_size=8)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 units = st.sampled_from(["", "B", "s", "tok/s", "nat"]) | words
+printable = words.filter(str.isprintable)
 counts = st.integers(0, 10**9)
 
 
@@ -41,13 +48,21 @@ def estimates(draw):
     return Estimate(draw(numbers), draw(units), draw(counts), low, high, draw(words), draw(words))
 
 
+comparisons = st.builds(
+    Comparison,
+    st.builds(Metric, gs.identifiers, st.just(()) | st.tuples(st.tuples(st.just("of"), printable))),
+    st.sampled_from(["<", "<=", ">", ">="]),
+    gs.quantities,
+)
 found = estimates() | words.map(NotMeasurableError) | words.map(ObservationError)
 
 
 @st.composite
 def verdicts(draw):
-    """Return the verdict of any gate on any findings."""
-    return judge(draw(gs.gates()), lambda _: draw(found))
+    """Return the verdict of a conjunction on any findings."""
+    parts = draw(st.lists(comparisons, min_size=1, max_size=3))
+    gate = And(tuple(parts)) if len(parts) > 1 else parts[0]
+    return judge(gate, lambda _: draw(found))
 
 
 outcomes = st.sampled_from(["PASS", "FAIL", "INCONCLUSIVE", "UNMEASURED", "ERROR"])
@@ -68,14 +83,14 @@ rows = st.builds(
     weights=words,
     dtype=words,
     recipe=recipes,
-    figures=st.dictionaries(metrics, estimates(), max_size=8),
+    figures=st.dictionaries(metrics, estimates(), max_size=5),
     status=st.sampled_from(["ERROR", "FAIL", "INCONCLUSIVE", "XFAIL", "UNMEASURED", "PARTIAL", "PASS", ""]),
     problems=st.lists(st.builds(Problem, words, st.lists(words, max_size=2).map(tuple)), max_size=2).map(
         tuple
     ),
 )
 results = st.builds(
-    Result, words, words, outcomes, st.lists(verdicts(), max_size=2).map(tuple), st.booleans(), words
+    Result, words, words, outcomes, st.lists(verdicts(), max_size=1).map(tuple), st.booleans(), words
 )
 steps = st.builds(StepRecord, words, words, st.sampled_from(["store", "measured"]), st.floats(0, 1e6))
 reports = st.builds(
@@ -83,8 +98,8 @@ reports = st.builds(
     created=words,
     environment=st.dictionaries(words, words | st.integers() | st.lists(words, max_size=2), max_size=3),
     baseline=st.none() | rows,
-    variants=st.lists(rows, max_size=4).map(tuple),
-    results=st.lists(results, max_size=3).map(tuple),
+    variants=st.lists(rows, max_size=3).map(tuple),
+    results=st.lists(results, max_size=2).map(tuple),
     steps=st.lists(steps, max_size=3).map(tuple),
     protocols=st.lists(st.builds(lambda kind: {"kind": kind, "window": 2048}, words), max_size=2).map(tuple),
     notes=st.lists(words, max_size=2).map(tuple),

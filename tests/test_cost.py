@@ -35,7 +35,7 @@ def test_without_gates(pytester, arguments):
     found, result = imported(pytester, *arguments)
     assert found == []
     left = {path.name for path in pytester.path.iterdir() if not path.name.startswith("runpytest")} - before
-    assert left <= {"imported.json", "conftest.py", "__pycache__"}
+    assert left <= {"imported.json", "conftest.py", "__pycache__", "stdout", "stderr"}
     if "--help" not in arguments:
         assert not [line for line in result.outlines if "quantgate" in line and not line.startswith("plugins:")]
 

@@ -172,7 +172,7 @@ def test_expected_failure(study):
     )
     result = study.run("-rx")
     result.assert_outcomes(xfailed=1, failed=1)
-    result.stdout.fnmatch_lines(["*coarse groups*", "*XPASS(strict)*"])
+    result.stdout.fnmatch_lines(["*XPASS(strict)*", "XFAIL*bad* coarse groups"])
 
 
 def test_absence_is_skipped_or_fails_when_strict(study):
@@ -302,7 +302,7 @@ def test_registered_metric_in_a_conftest(study):
         "FILES = MetricDefinition('files', 'number of files', '', 'lower', 'shape:SHAPE')\n"
     )
     conftest = study.path / "conftest.py"
-    conftest.write_text(conftest.read_text() + "    registry.add('metrics', 'files', 'shape:FILES')\n")
+    conftest.write_text(conftest.read_text().rstrip() + "\n    registry.add('metrics', 'files', 'shape:FILES')\n")
     write(
         study,
         "from pytest_quantgate import quantgate, metric\n"
@@ -310,3 +310,20 @@ def test_registered_metric_in_a_conftest(study):
         "@quantgate('files < 3')\ndef test_few(): pass\n",
     )
     study.run().assert_outcomes(passed=2, failed=2)
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "expected"),
+    [
+        ("tokens", 'corpus = "corpus.txt"\nprotocol = "gptq"\nwindow = 128', "protocol.window: 256, now 128"),
+        ("variants.good", 'model = "good"\nbackend = "fake"\noptions = { damage = 0.2 }', "damage: 0.05, now 0.2"),
+    ],
+)
+def test_a_mismatch_is_said(study, table, body, expected):
+    """What keeps a stored observation from being used is named; it is never reused."""
+    write(study, RELEASE.format(gate="ppl_delta < 1e9"))
+    study.run()
+    study.tables[table] = body
+    study.log()
+    study.run().stdout.fnmatch_lines([f"*measuring again, since *{expected}*"])
+    assert "score good" in study.log()

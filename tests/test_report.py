@@ -13,11 +13,11 @@ import pytest
 import study_table
 from hypothesis import given
 from hypothesis import strategies as st
+from report_strategies import reports, unhurried
+
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord, build, together
-from pytest_quantgate.rows import Status
 from pytest_quantgate.spec import Estimate
-from report_strategies import reports
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 OPEN = {"environment", "protocol", "parameters", "figures"}
@@ -56,6 +56,7 @@ def objects(value: object, path: tuple = ()):
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
+@unhurried
 @given(reports)
 def test_json_round_trip_and_schema(report):
     """Any report is strict JSON, valid by the published schema, and reads back equal."""
@@ -76,7 +77,7 @@ def test_schema_forbids_what_it_does_not_name():
     value = full()
     tried = []
     for path, _ in objects(value):
-        if path[-1:] and path[-1] in OPEN or path[:1] == ("protocols",):
+        if (path[-1:] and path[-1] in OPEN) or path[:1] == ("protocols",):
             continue
         stray = copy.deepcopy(value)
         target = stray
@@ -92,7 +93,7 @@ def test_schema_requires_every_member():
     """Leaving out any member of a closed object is invalid."""
     value = full()
     for path, found in objects(value):
-        if path[-1:] and path[-1] in OPEN or path[:1] == ("protocols",):
+        if (path[-1:] and path[-1] in OPEN) or path[:1] == ("protocols",):
             continue
         for name in found:
             less = copy.deepcopy(value)
@@ -265,7 +266,8 @@ def test_notes_and_protocols_are_kept_once():
     assert [protocol["window"] for protocol in report.protocols] == [8, 9]
 
 
-@given(st.lists(reports, max_size=3))
+@unhurried
+@given(st.lists(reports, max_size=2))
 def test_merging_twice_changes_nothing(found):
     """What workers say twice counts once: build(parts + parts) == build(parts)."""
     parts = [
@@ -304,7 +306,7 @@ def test_unknown_member_of_a_payload_is_an_error():
         (["UNMEASURED", ""], "UNMEASURED"),
     ],
 )
-def test_together_is_the_gravest(found: list[Status], expected: Status):
+def test_together_is_the_gravest(found, expected):
     """One miss is a miss; what was not measured is never a full pass."""
     assert together(found) == expected
     assert together(reversed(found)) == expected

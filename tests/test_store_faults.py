@@ -17,9 +17,8 @@ import struct
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from store_values import entry_of, in_child, killing, observation, step, temporaries, value_of
@@ -29,9 +28,18 @@ from pytest_quantgate.errors import StoreError
 from pytest_quantgate.quarantine import ABANDONED, KEPT
 from pytest_quantgate.store import Store, StoreWarning
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 KEY = step().key
 CHECKPOINT = "a" * 64
 POINTS = ["open", "write", "fsync", "close", "replace"]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for the disk: no test here cuts the power, and a busy disk takes 50 ms per call."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
@@ -64,7 +72,7 @@ def failing(number: int, real: Callable[..., Any] | None = None, calls: int = 0)
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_kill_at_any_call_leaves_the_old_or_the_new(store: Store, point: str, after: bool) -> None:
+def test_a_kill_at_any_call_leaves_the_old_or_the_new(store: Store, point: str, *, after: bool) -> None:
     """1, 2, 3: kill -9 at each system call of a put: readers see a whole value, and the next put works."""
     store.put(step(), observation(1.0, size=600_000))
     real, seen = getattr(os, point), []
@@ -620,7 +628,7 @@ def test_readers_never_see_a_mixture(store: Store) -> None:
 
 @pytest.mark.parametrize("locking", [True, False], ids=["flock", "no-op"])
 def test_many_builders_make_one_checkpoint(
-    store: Store, monkeypatch: pytest.MonkeyPatch, locking: bool
+    store: Store, monkeypatch: pytest.MonkeyPatch, *, locking: bool
 ) -> None:
     """19, 21: with locks it is built once; where flock does nothing perhaps more often, and never wrongly."""
     if not locking:

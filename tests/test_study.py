@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import study_table
+
 from pytest_quantgate import terms
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.parse import parse

@@ -83,7 +83,7 @@ def test_a_configured_gate_that_is_none(study, text, expected):
         ("variants.odd", 'quantize = { method = "gptq", bitz = 4 }', ["odd", "bitz", "did you mean 'bits'"]),
         (
             "variants.odd",
-            'quantize = { method = "gptq", group_size = 48, calibration = "corpus.txt" }',
+            'quantize = { method = "gptq", group_size = 64, calibration = "corpus.txt" }',
             ["group_size", "layers.0.linear", "32"],
         ),
         ('variants."a b"', 'model = "good"', ["a b", "cannot be a variant's name"]),

@@ -1,1 +1,1 @@
-"""How a checkpoint is loaded and run: one file per engine. The only place, with quantizers, that imports torch."""
+"""How a checkpoint is loaded and run: one file per engine. Only it and `quantizers` import torch."""

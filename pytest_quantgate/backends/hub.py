@@ -23,6 +23,9 @@ __all__ = ["snapshot"]
 PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
 """What is fetched: weights without pickles, configuration, tokenizer, chat template; no code."""
 
+DUPLICATES = ["consolidated*.safetensors", "*/*.safetensors"]
+"""The same weights once more, for other loaders."""
+
 TIMEOUT = 10.0
 """Seconds for the hub's first answer."""
 
@@ -56,7 +59,12 @@ def snapshot(source: str, revision: str | None, *, offline: bool) -> Path:
     """
     try:
         folder = snapshot_download(
-            source, revision=revision, allow_patterns=PATTERNS, local_files_only=offline, etag_timeout=TIMEOUT
+            source,
+            revision=revision,
+            allow_patterns=PATTERNS,
+            ignore_patterns=DUPLICATES,
+            local_files_only=offline,
+            etag_timeout=TIMEOUT,
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         name = f"{source} (revision {revision})" if revision else source

@@ -13,13 +13,20 @@ import io
 import json
 import logging
 import warnings
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, AwqConfig, GPTQConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    AwqConfig,
+    GPTQConfig,
+)
 from transformers.utils import logging as _logging
 
 from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, ObservationError
@@ -39,7 +46,7 @@ LIBRARY: Any = _logging
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep progress bars, banners and warnings of the libraries off the terminal; their errors still raise."""
+    """Keep progress bars, banners and warnings of the libraries off the terminal; errors still raise."""
     verbosity, bars = LIBRARY.get_verbosity(), LIBRARY.is_progress_bar_enabled()
     disabled = logging.root.manager.disable
     with ExitStack() as stack:
@@ -60,8 +67,7 @@ def quiet() -> Iterator[None]:
 
 
 def prepare(spec: ModelSpec) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained` that the checkpoint's quantization calls for; import what it
-    needs.
+    """Return the arguments of `from_pretrained` that the checkpoint calls for; import what its kernels need.
 
     Raises:
         MissingExtraError: the checkpoint needs a library that is not installed.
@@ -77,15 +83,15 @@ def prepare(spec: ModelSpec) -> dict[str, Any]:
         )
     found: dict[str, Any] = {"attn_implementation": options["attention"]} if "attention" in options else {}
     settings = _quantization(Path(spec.path))
+    _import_architecture(spec)
     method = settings.get("quant_method")
     if method in ("gptq", "awq"):
         _need_gptqmodel(f"loading the {str(method).upper()} checkpoint {spec.path}")
         kernel = str(options.get("kernel", _kernel(spec, str(method))))
         bits, group = int(settings.get("bits", 4)), int(settings.get("group_size", 128))
         kind: Any = GPTQConfig if method == "gptq" else AwqConfig
-        found["quantization_config"] = kind(
-            bits=bits, group_size=group, backend=kernel
-        )  # the file's own values win
+        # transformers lets the file's own values win, except for the backend
+        found["quantization_config"] = kind(bits=bits, group_size=group, backend=kernel)
     return found
 
 
@@ -102,6 +108,12 @@ def _quantization(folder: Path) -> Mapping[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} cannot be read ({_first_line(error)})") from error
     settings = config.get("quantization_config") if isinstance(config, dict) else None
     return settings if isinstance(settings, dict) else {}
+
+
+def _import_architecture(spec: ModelSpec) -> None:
+    """Import the model's code now, so that the time of loading does not hold it."""
+    with quiet(), suppress(OSError, ValueError, KeyError):  # loading says what is wrong
+        MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(spec.path, local_files_only=True))]
 
 
 def _need_gptqmodel(what: str) -> None:
@@ -179,7 +191,7 @@ def _check_complete(spec: ModelSpec, report: Mapping[str, Any]) -> None:
 
 
 def _widen_scales(model: Any, dtype: torch.dtype) -> None:
-    """Let AWQ's torch kernel, which computes in the dtype of its scales, compute in float32 when the model does."""
+    """Let AWQ's torch kernel, which computes in the dtype of its scales, do it in float32 with the model."""
     if dtype != torch.float32:
         return
     for module in model.modules():

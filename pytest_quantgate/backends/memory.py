@@ -36,7 +36,7 @@ class PeakMemory:
             self._before = _reset_resident_peak()
 
     def read(self) -> dict[str, float]:
-        """Return peak bytes since creation: "vram" and "vram.reserved", or "ram"; and "others" where it is known."""
+        """Return peak bytes since creation: "vram", "vram.reserved" and, where known, "others"; or "ram"."""
         if self.device.type != "cuda":
             return {"ram": max(0.0, _resident("VmHWM") - self._before)}
         return {

@@ -1,5 +1,4 @@
-"""What a loaded model is made of: which modules are quantized, to how many bits, and which tensors are not
-finite.
+"""What a loaded model is made of: quantized modules and their bits, dense ones, tensors that are not finite.
 
 Quantized modules are told by what they carry, since importing every quantization library to ask `isinstance`
 would be slower than loading the model.
@@ -50,7 +49,7 @@ def bits_of(module: nn.Module) -> int:
 
 
 def _bits_of_tensor(weight: Tensor) -> int:
-    """Return the bits of a tensor subclass: optimum-quanto's `qtype`, torchao's range of values or stored type."""
+    """Return the bits of a tensor subclass of optimum-quanto (`qtype`) or torchao (range, stored type)."""
     bits = getattr(getattr(weight, "qtype", None), "bits", 0)
     if bits:
         return int(bits)
@@ -71,7 +70,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 
 def nonfinite_tensors(model: nn.Module) -> list[str]:
-    """Return the names of the floating-point tensors that hold a NaN or an infinity, looked at piece by piece."""
+    """Return the names of the floating-point tensors that hold a NaN or an infinity."""
     named = itertools.chain(model.named_parameters(), model.named_buffers())
     return [name for name, tensor in named if _looked_at(tensor) and not _is_finite(tensor)]
 

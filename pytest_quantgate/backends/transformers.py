@@ -72,44 +72,34 @@ class TransformersModel:
         self.load_seconds = load_seconds
         self.vocab_size = int(model.get_output_embeddings().out_features)
         self.max_length = int(getattr(text, "max_position_embeddings", 0) or NO_LIMIT)
-        self._network, self._tokenizer, self._memory = model, tokenizer, memory
+        self.native, self.tokenizer, self._memory = model, tokenizer, memory
         self._device = memory.device
         self._head = Head(model, self.vocab_size)
         self._at_once = TOKENS_AT_ONCE[self._device.type]
         self.bos_id = self._find_bos()
 
-    @property
-    def network(self) -> Any:
-        """The transformers model, for a test that needs it."""
-        return self._network
-
-    @property
-    def tokenizer(self) -> Any:
-        """The transformers tokenizer, for a test that needs it."""
-        return self._tokenizer
-
     def _find_bos(self) -> int | None:
-        ids = self._tokenizer("a")["input_ids"]
-        return int(ids[0]) if ids and ids[0] == self._tokenizer.bos_token_id else None
+        ids = self.tokenizer("a")["input_ids"]
+        return int(ids[0]) if ids and ids[0] == self.tokenizer.bos_token_id else None
 
     # --- text and ids ------------------------------------------------------------
 
     def encode(self, text: str) -> IntArray:
         """Return the ids of a text (N,), without special tokens added."""
         with quiet():
-            return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
+            return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], dtype=np.int64)
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> IntArray:
         """Return the ids of a conversation (N,), ready for the assistant's turn."""
-        if not self._tokenizer.chat_template:
+        if not self.tokenizer.chat_template:
             raise ObservationError(f"{self.spec.name}: its tokenizer has no chat template; use plain prompts")
         listed = [dict(message) for message in messages]
-        ids = self._tokenizer.apply_chat_template(listed, add_generation_prompt=True, return_dict=False)
+        ids = self.tokenizer.apply_chat_template(listed, add_generation_prompt=True, return_dict=False)
         return np.asarray(ids, dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids, special tokens included."""
-        return str(self._tokenizer.decode([int(i) for i in ids]))
+        return str(self.tokenizer.decode([int(i) for i in ids]))
 
     # --- scoring ------------------------------------------------------------
 
@@ -131,7 +121,7 @@ class TransformersModel:
     def _score(
         self, windows: list[Window], top_k: int, asked: list[IntArray] | None
     ) -> list[TokenScores] | None:
-        """Score one batch, or return None after halving what goes through at once: the GPU was out of memory."""
+        """Score one batch; if the GPU has no room, return None after halving what goes through at once."""
         try:
             with self._running():
                 return self._score_batch(windows, min(top_k, self.vocab_size), asked)
@@ -161,10 +151,7 @@ class TransformersModel:
             )
             parts.append(Rows(*(column.cpu() for column in rows)))
             done += len(logits)
-        columns = [
-            torch.split(torch.cat(column), sizes)
-            for column in zip(*parts, strict=True)
-        ]
+        columns = [torch.split(torch.cat(column), sizes) for column in zip(*parts, strict=True)]
         return [_to_scores(*window) for window in zip(*columns, strict=True)]
 
     @contextmanager
@@ -173,8 +160,8 @@ class TransformersModel:
 
         GPTQModel compiles the dequantization of every layer: 10 seconds for a model of 4 layers.
         """
-        parameters = self._network.parameters()
-        quanto = any("quanto" in type(parameter).__module__ for parameter in parameters)  # fails in inference mode
+        parameters = self.native.parameters()
+        quanto = any("quanto" in type(p).__module__ for p in parameters)  # int2 fails in inference mode
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad() if quanto else torch.inference_mode())
             if self._device.type == "cpu":
@@ -192,7 +179,7 @@ class TransformersModel:
         began = time.perf_counter()
         with self._running():
             while len(tokens) < new_tokens:
-                step = self._network(input_ids=fed, past_key_values=cache, use_cache=True, **self._last_only)
+                step = self.native(input_ids=fed, past_key_values=cache, use_cache=True, **self._last_only)
                 cache, fed = step.past_key_values, step.logits[:, -1:].argmax(-1)
                 tokens.append(int(fed))  # waits for the device
                 seconds.append(time.perf_counter() - began)
@@ -205,19 +192,19 @@ class TransformersModel:
         return {"logits_to_keep": 1} if self._head.slices else {}
 
     def _end_ids(self) -> frozenset[int]:
-        settings = getattr(self._network, "generation_config", None)
+        settings = getattr(self.native, "generation_config", None)
         found = getattr(settings, "eos_token_id", None)
-        found = self._tokenizer.eos_token_id if found is None else found
+        found = self.tokenizer.eos_token_id if found is None else found
         return frozenset(found if isinstance(found, list | tuple) else [] if found is None else [int(found)])
 
     # --- what it is, and the end ------------------------------------------------------------
 
     def findings(self) -> Mapping[str, Json]:
-        """Return the quantized modules with their bits, the linear ones left alone, the tensors that are not finite."""
+        """Return the quantized modules, the linear ones left alone, and the tensors that are not finite."""
         return {
-            "quantized": quantized_modules(self._network),
-            "dense": dense_linears(self._network),
-            "nonfinite": nonfinite_tensors(self._network),
+            "quantized": quantized_modules(self.native),
+            "dense": dense_linears(self.native),
+            "nonfinite": nonfinite_tensors(self.native),
         }
 
     def memory(self) -> Mapping[str, float]:
@@ -226,7 +213,8 @@ class TransformersModel:
 
     def close(self) -> None:
         """Free the model and its memory; closing twice is harmless."""
-        self._network = self._head = None  # type: ignore[assignment]
+        self.native = None
+        self._head = None  # type: ignore[assignment]
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

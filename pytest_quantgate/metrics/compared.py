@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pytest_quantgate.errors import NotMeasurableError
 
 if TYPE_CHECKING:
-    from pytest_quantgate.spec import Estimate
     from pytest_quantgate.gate import Metric
+    from pytest_quantgate.spec import Estimate
 
 __all__ = ["compared"]
 

@@ -77,7 +77,7 @@ class Footprint:
     def observe(
         self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
     ) -> Observation:
-        """Read the headers. Facts: disk, weights_memory (bytes), parameters (elements of floating tensors), tensors."""
+        """Read the headers. Facts: disk, weights_memory (bytes), parameters (of floating type), tensors."""
         del protocol, reference
         # whether pickles and code are wanted was decided when the model was configured; headers are harmless
         checkpoint = preflight(Path(subject.spec.path), allow_pickle=True, allow_code=True)

@@ -8,8 +8,7 @@ tokens_per_second  mean over runs of new tokens / time of the whole run, prompt 
                    The study's number; not the decoding rate alone, which is 1 / token_latency.
 ttft               time to first token: from the call to the first new token; mean over runs.
 token_latency      time between one new token and the next; mean over runs, `.median` and `.p99` over tokens.
-load_time          time from_pretrained took, libraries imported before; one sample, and the file cache may be
-warm.
+load_time          time of from_pretrained, libraries imported before; one sample, the file cache may be warm.
 vram               peak bytes of tensors (torch's allocator) since before loading; `.reserved` adds what the
                    allocator holds back. nvidia-smi shows more: the CUDA context, and other processes.
 ram                peak resident set size minus that before loading, for a model on a CPU.
@@ -52,7 +51,7 @@ __all__ = [
 OBSERVER = "pytest_quantgate.metrics.generation:GENERATION"
 RELATIONS = ("delta", "ratio", "drop")
 DEFAULTS: Mapping[str, Any] = {
-    "prompt": "Write a short note about how a model of language is made smaller, and what it may lose on the way.",
+    "prompt": "Write a short note on how a language model is made smaller, and what it may lose on the way.",
     "chat": False,
     "new_tokens": 50,
     "runs": 10,
@@ -110,7 +109,7 @@ class Generation:
     def observe(
         self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
     ) -> Observation:
-        """Generate. Arrays: seconds (runs, new_tokens), from the call to each token. Facts: memory, load_time, …."""
+        """Generate. Arrays: seconds (runs, new_tokens) from each call on. Facts: memory, load_time."""
         del reference
         model = subject.model
         ids = _prompt(model, protocol)
@@ -124,7 +123,11 @@ class Generation:
         for run in range(warmup + runs):
             seconds.append(model.generate(ids, new).seconds)
             progress(run + 1, warmup + runs)
-        facts: dict[str, Any] = {"load_time": model.load_seconds, "memory": dict(model.memory()), "prompt_tokens": len(ids)}
+        facts: dict[str, Any] = {
+            "load_time": model.load_seconds,
+            "memory": dict(model.memory()),
+            "prompt_tokens": len(ids),
+        }
         return Observation({"seconds": np.asarray(seconds[warmup:], dtype=np.float64)}, facts)
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:

@@ -104,7 +104,7 @@ SANITY = Sanity()
 
 
 def loop_period(ids: Sequence[int]) -> int:
-    """Return the period, 1 to 4, with which the last 32 tokens repeat; 0 if they do not, or there are fewer."""
+    """Return the period, 1 to 4, with which the last 32 tokens repeat; 0 for none."""
     tail = list(ids)[-LOOP_TOKENS:]
     if len(tail) < LOOP_TOKENS:
         return 0

@@ -1,4 +1,4 @@
-"""Token metrics from stored observations. Definitions are in `tokens`; intervals are over windows, see `stats`."""
+"""Token metrics from stored observations: definitions are in `tokens`, intervals over windows in `stats`."""
 
 from __future__ import annotations
 

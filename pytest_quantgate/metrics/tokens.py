@@ -7,14 +7,14 @@ token that is there.
 ppl             exp(mean_t -log q(x_t | c)); lower is better; over tokens, not over words or bytes. `.delta` =
                 PPL_q - PPL_p, `.ratio` = PPL_q / PPL_p, `.log_ratio` = log of that, all paired: the interval
                 comes from per-token differences. Equals: protocol "gptq" the GPTQ and AWQ papers' number,
-                "sliding" the transformers documentation's (and lm-eval's rolling log-likelihood, its
-                `word_perplexity` apart: that one divides by words), "llama.cpp" llama-perplexity's.
+                "sliding" the transformers documentation's, "llama.cpp" llama-perplexity's. lm-eval's rolling
+                log-likelihood over L positions is `sliding` with window L + 1 and stride L, from its prefix
+                token on (except that its last window reaches back); `word_perplexity` divides by words.
 kld             KL(p || q) = Σ_i p_i log(p_i / q_i) per token, in nats; `.mean`, `.median`, `.p90`, `.p99`,
                 `.p999`, `.max` over tokens; lower is better; llama-perplexity --kl-divergence reports the
                 same quantities, from 16-bit log-probabilities.
 top1_agreement  share of tokens at which argmax p = argmax q; higher is better; llama.cpp's "same top p".
-delta_p         q(x_t | c) - p(x_t | c); `.rms` and `.mean`; llama.cpp's "RMS Δp" and "Mean Δp", there in
-percent.
+delta_p         q(x_t | c) - p(x_t | c); `.rms` and `.mean`; llama.cpp's "RMS Δp" and "Mean Δp", in percent.
 
 The baseline is kept as its K most probable tokens and the mass P of the rest, not as the whole distribution.
 With Q the variant's mass of the same rest, what is reported is
@@ -200,7 +200,7 @@ def _checked(corpus: Corpus, digest: str) -> str:
 def _check_windows(windows: Sequence[Window], tokens: int, size: int, longest: int, corpus: str) -> None:
     if not windows:
         raise ObservationError(
-            f"{corpus}: its {tokens} tokens are fewer than one window of {size}; set window, or give a longer text"
+            f"{corpus}: its {tokens} tokens are fewer than one window of {size}; set window or give more text"
         )
     if len(windows[0].ids) > longest:
         raise ObservationError(
@@ -216,8 +216,8 @@ def _check_ids(ids: IntArray, expected: NDArray[Any], model: Model) -> None:
     differs = np.flatnonzero(ids[:common] != expected[:common])
     if not len(differs):
         raise ObservationError(
-            f"the tokenizer of {model.spec.name} differs from the baseline's: {len(ids)} tokens for {len(expected)}; "
-            "copy the baseline's tokenizer files"
+            f"the tokenizer of {model.spec.name} differs from the baseline's: {len(ids)} tokens for "
+            f"{len(expected)}; copy the baseline's tokenizer files"
         )
     at = int(differs[0])
     ours, theirs = int(ids[at]), int(expected[at])

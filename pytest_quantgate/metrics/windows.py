@@ -24,6 +24,7 @@ from pytest_quantgate.spec import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
     from pytest_quantgate.spec import IntArray, Json
 
 __all__ = ["PROTOCOLS", "cut", "resolved", "stream"]

@@ -2,8 +2,8 @@
 
 The file is JSON lines, by its suffix (.jsonl, .ndjson, .json), or else plain text. A JSON line is
 {"messages": [{"role": ..., "content": ...}, ...]}, a complete conversation that goes through the model's chat
-template, or {"text": ...}. Plain text is one sample per paragraph where blank lines separate them, else one per
-line. Samples are taken from the beginning of the file, in its order, and cut on the right: one file, one result.
+template, or {"text": ...}. Plain text is one sample per paragraph where blank lines separate them, else one
+per line. Samples are taken from the beginning of the file, in its order, and cut on the right.
 """
 
 from __future__ import annotations
@@ -42,8 +42,12 @@ class Tokenizer(Interface):
         """Return the ids of a conversation."""
 
 
-def read(path: Path, tokenizer: Tokenizer, *, samples: int, max_length: int) -> list[list[int]]:
-    """Return the first `samples` samples of the file as token ids: none empty, each cut to `max_length`.
+def read(
+    path: Path, tokenizer: Tokenizer, *, samples: int, max_length: int, shortest: int = 1
+) -> list[list[int]]:
+    """Return the first `samples` samples of the file as token ids, each cut to `max_length`.
+
+    Samples of fewer than `shortest` tokens are passed over.
 
     Raises:
         ConfigError: a line that is no sample, no chat template for a conversation, fewer samples than asked.
@@ -51,12 +55,13 @@ def read(path: Path, tokenizer: Tokenizer, *, samples: int, max_length: int) -> 
     """
     numbered = _json_samples(path) if path.suffix.lower() in _JSON_LINES else _plain_samples(path)
     ids = (_ids(path, number, sample, tokenizer) for number, sample in numbered if sample)
-    found = list(islice((sample[:max_length] for sample in ids if sample), samples))
+    found = list(islice((sample[:max_length] for sample in ids if len(sample) >= shortest), samples))
+    usable = f"of at least {shortest} tokens" if shortest > 1 else "of any length"
     if not found:
-        raise ConfigError(f"calibration file {path} holds no usable sample; write one per line into it")
+        raise ConfigError(f"calibration file {path} holds no sample {usable}; write one per line into it")
     if len(found) < samples:
         raise ConfigError(
-            f"calibration file {path} has {len(found)} usable samples, samples = {samples} asked; "
+            f"calibration file {path} has {len(found)} samples {usable}, samples = {samples} asked; "
             f"add samples, or write samples = {len(found)}"
         )
     return found

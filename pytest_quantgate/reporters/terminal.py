@@ -114,7 +114,8 @@ def _fitting(table: Table, width: int) -> tuple[Table, tuple[str, ...]]:
     """Return the table with as many columns as fit, and the titles of those left out."""
     kept = table
     hidden: list[str] = []
-    while _spare(kept, width) < _SHORTEST_NAME and any(column.rank for column in kept.columns):
+    needed = min(_SHORTEST_NAME, max(_width(plain(name)) for name in ("variant", *table.names)))
+    while _spare(kept, width) < needed and any(column.rank for column in kept.columns):
         least = max(kept.columns, key=lambda column: column.rank)
         hidden.append(least.title)
         kept = replace(kept, columns=tuple(column for column in kept.columns if column is not least))
