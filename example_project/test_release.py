@@ -3,9 +3,7 @@
 Run `pytest --quantgate example_project` from the repository, or `pytest --quantgate` in this folder.
 """
 
-import pytest
-
-from pytest_quantgate import MiB, bits_per_weight, kld, ppl, ppl_delta, quantgate, ram, top1_agreement, ttft
+from pytest_quantgate import ppl_delta, quantgate
 
 
 @quantgate(ppl_delta < 1.0, variants=["gptq-v2", "awq", "gptq-8bit"])

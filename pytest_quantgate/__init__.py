@@ -9,42 +9,101 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pytest_quantgate.gate import Gate as Gate, Metric as Metric
+    from pytest_quantgate.gate import Gate as Gate
+    from pytest_quantgate.gate import Metric as Metric
     from pytest_quantgate.marks import quantgate as quantgate
     from pytest_quantgate.parse import parse as parse
     from pytest_quantgate.terms import (
         bits_per_weight as bits_per_weight,
+    )
+    from pytest_quantgate.terms import (
         delta_p as delta_p,
+    )
+    from pytest_quantgate.terms import (
         disk as disk,
+    )
+    from pytest_quantgate.terms import (
         kld as kld,
+    )
+    from pytest_quantgate.terms import (
         load_time as load_time,
+    )
+    from pytest_quantgate.terms import (
         metric as metric,
+    )
+    from pytest_quantgate.terms import (
         ppl as ppl,
+    )
+    from pytest_quantgate.terms import (
         ppl_delta as ppl_delta,
+    )
+    from pytest_quantgate.terms import (
         ram as ram,
+    )
+    from pytest_quantgate.terms import (
         token_latency as token_latency,
+    )
+    from pytest_quantgate.terms import (
         tokens_per_second as tokens_per_second,
+    )
+    from pytest_quantgate.terms import (
         top1_agreement as top1_agreement,
+    )
+    from pytest_quantgate.terms import (
         ttft as ttft,
+    )
+    from pytest_quantgate.terms import (
         vram as vram,
+    )
+    from pytest_quantgate.terms import (
         weights_memory as weights_memory,
     )
     from pytest_quantgate.units import (
         GB as GB,
+    )
+    from pytest_quantgate.units import (
         KB as KB,
+    )
+    from pytest_quantgate.units import (
         MB as MB,
+    )
+    from pytest_quantgate.units import (
         TB as TB,
+    )
+    from pytest_quantgate.units import (
         B as B,
+    )
+    from pytest_quantgate.units import (
         GiB as GiB,
+    )
+    from pytest_quantgate.units import (
         KiB as KiB,
+    )
+    from pytest_quantgate.units import (
         MiB as MiB,
+    )
+    from pytest_quantgate.units import (
         TiB as TiB,
+    )
+    from pytest_quantgate.units import (
         h as h,
+    )
+    from pytest_quantgate.units import (
         minute as minute,
+    )
+    from pytest_quantgate.units import (
         ms as ms,
+    )
+    from pytest_quantgate.units import (
         percent as percent,
+    )
+    from pytest_quantgate.units import (
         s as s,
+    )
+    from pytest_quantgate.units import (
         tok_s as tok_s,
+    )
+    from pytest_quantgate.units import (
         us as us,
     )
 

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["differences"]
 
+_LONGEST = 40
+
 
 def differences(before: Step, now: Step) -> tuple[str, ...]:
     """Return what of the identity changed, e.g. "model.engine.transformers: 5.22.0, now 5.23.0"."""
@@ -33,4 +35,4 @@ def _flat(value: Mapping[str, Json], prefix: str = "") -> Iterator[tuple[str, Js
 def _short(value: Json) -> str:
     """Digests are told apart by their first digits."""
     text = "none" if value in (None, "") else str(value)
-    return text if len(text) <= 40 else f"{text[:19]}…"
+    return text if len(text) <= _LONGEST else f"{text[:19]}…"

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol as Interface
-
+from typing import TYPE_CHECKING, Literal
+from typing import Protocol as Interface
 
 from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import QuantgateError, StoreError
@@ -24,7 +24,7 @@ from pytest_quantgate.report import StepRecord
 if TYPE_CHECKING:
     from pytest_quantgate.options import Options
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Model, ModelSpec, Observation, Observer, Progress, Step
+    from pytest_quantgate.spec import Json, Model, ModelSpec, Observation, Observer, Progress, Step
     from pytest_quantgate.store import Store
 
 __all__ = ["Engine", "Narrator"]
@@ -184,7 +184,11 @@ class Engine:
                 quantizer.quantize(recipe, baseline, folder, progress)
             preflight(folder)
 
-        about = {"recipe": recipe.to_json(), "baseline": baseline.weights, "engine": dict(spec.engine)}
+        about: dict[str, Json] = {
+            "recipe": recipe.to_json(),
+            "baseline": baseline.weights,
+            "engine": dict(spec.engine),
+        }
         return self.store.build_checkpoint(_checkpoint_key(spec), build, about)
 
     def _content(self, spec: ModelSpec) -> str:

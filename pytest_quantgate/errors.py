@@ -37,6 +37,10 @@ __all__ = [
 ]
 
 
+_FEW = 12
+"""How many names an error lists instead of a suggestion."""
+
+
 class QuantgateError(Exception):
     """Base of all errors that this package raises on purpose."""
 
@@ -86,7 +90,7 @@ class UnknownNameError(UsageError):
         close = difflib.get_close_matches(name, candidates, n=1)
         if close:
             message += f"; did you mean {close[0]!r}?"
-        elif candidates and len(candidates) <= 12:
+        elif candidates and len(candidates) <= _FEW:
             message += f"; there are: {', '.join(candidates)}"
         if hint:
             message += f" ({hint})"

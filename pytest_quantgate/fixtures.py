@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_quantgate import options
+from pytest_quantgate.places import EDGE
 
 if TYPE_CHECKING:
     from pytest_quantgate.gate import Gate, Metric
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 
 def _session_of(request: pytest.FixtureRequest) -> Session:
-    from pytest_quantgate.plugin import EDGE  # noqa: PLC0415  the plugin module registers this one
-
     if not options.is_active(request.config):
         pytest.skip("needs --quantgate: it measures models")
     return request.config.stash[EDGE].session

@@ -8,7 +8,7 @@ import pytest
 
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.parse import parse
-from pytest_quantgate.plugin import EDGE
+from pytest_quantgate.places import EDGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

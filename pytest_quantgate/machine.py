@@ -64,7 +64,9 @@ def _field(file: Path, name: str) -> str:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return ""
-    values = (value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name)
+    values = (
+        value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name
+    )
     return next(values, "")
 
 

@@ -24,7 +24,7 @@ __all__ = ["Clause", "Demand", "as_gate", "demand_of", "quantgate"]
 
 
 def quantgate(*gates: Gate | str, variants: Sequence[str] = ()) -> pytest.MarkDecorator:
-    """Mark a test, class or module (`pytestmark = quantgate(...)`) with gates that must hold.
+    """Mark a test, a class or, as `pytestmark`, a module with gates that must hold.
 
     Args:
         gates: comparisons such as `ppl_delta < 1.0`, joined by `&`, `|`, `~`, or the same as text.
@@ -56,7 +56,9 @@ def as_gate(value: object) -> Gate:
         raise GateError("a gate that is True or False at once: only < <= > >= make gates, == and != do not")
     if isinstance(value, Metric):
         raise GateError(f"{value} has no limit; write for example quantgate({value} < 1.0)")
-    raise GateError(f"{value!r} is no gate; write for example quantgate(ppl_delta < 1.0) or quantgate('ppl_delta < 1.0')")
+    raise GateError(
+        f"{value!r} is no gate; write for example quantgate(ppl_delta < 1.0) or quantgate('ppl_delta < 1.0')"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.options import Options
     from pytest_quantgate.plan import Want
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer, Step
     from pytest_quantgate.study import Study
     from pytest_quantgate.verdict import Verdict
 
@@ -70,7 +70,9 @@ class Measurements:
         self._models = Models(study, options, store, registry)
         self._specs: dict[str, ModelSpec | CheckpointError] = {}
         self.plan = plan.Plan()
-        self.engine = Engine(store, registry, options, narrator, partial(getattr, self._models, "baseline"), since)
+        self.engine = Engine(
+            store, registry, options, narrator, partial(getattr, self._models, "baseline"), since
+        )
 
     # --- planning
 
@@ -139,7 +141,7 @@ class Measurements:
                 return _problems(observation)
         return ()
 
-    def _attempt(self, step: plan.Step) -> Observation | None:
+    def _attempt(self, step: Step) -> Observation | None:
         try:
             return self.engine.observation(step)
         except QuantgateError:
@@ -170,7 +172,9 @@ class Measurements:
         if self.baseline is None:
             raise ConfigError('no baseline is configured; add baseline = "..." to [tool.quantgate]')
         if metric.relation:
-            raise ConfigError(f"{metric} compares a variant with the baseline; ask the baseline for an absolute metric")
+            raise ConfigError(
+                f"{metric} compares a variant with the baseline; ask the baseline for an absolute metric"
+            )
         want = self.wants.want(metric, self.baseline, self.baseline)
         step = want.needs().baseline
         assert step is not None
@@ -231,7 +235,7 @@ class Measurements:
                 continue  # not measurable here: the gates that need it say why
         return figures
 
-    def _steps(self, metric: Metric, spec: ModelSpec) -> tuple[plan.Step, ...]:
+    def _steps(self, metric: Metric, spec: ModelSpec) -> tuple[Step, ...]:
         needs = self.wants.want(metric, spec, self.baseline).needs()
         if spec.is_baseline:
             return () if metric.relation or needs.baseline is None else (needs.baseline,)

@@ -13,16 +13,18 @@ from pytest_quantgate import checkpoint, machine
 from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
 from pytest_quantgate.preflight import preflight
 from pytest_quantgate.recipe import check_fits
-from pytest_quantgate.spec import ModelSpec, digest
+from pytest_quantgate.spec import Json, ModelSpec, digest
 
 if TYPE_CHECKING:
-    from pytest_quantgate.preflight import Checkpoint
     from pytest_quantgate.options import Options
+    from pytest_quantgate.preflight import Checkpoint
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.store import Store
     from pytest_quantgate.study import ModelTable, Study
 
 __all__ = ["Models"]
+
+_MATRIX = 2
 
 
 class Models:
@@ -95,15 +97,21 @@ class Models:
         baseline, recipe = self.baseline, table.recipe
         assert recipe is not None
         if baseline is None:
-            raise ConfigError(f"variant {table.name!r} is a recipe, but no baseline is configured to make it from")
+            raise ConfigError(
+                f"variant {table.name!r} is a recipe, but no baseline is configured to make it from"
+            )
         widths = {
             name.removesuffix(".weight"): info.shape[1]
             for name, info in self._baseline_checkpoint.tensors.items()
-            if ".layers." in name and name.endswith(".weight") and len(info.shape) == 2
+            if ".layers." in name and name.endswith(".weight") and len(info.shape) == _MATRIX
         }
         check_fits(recipe, widths)
         made_by = dict(machine.versions(*self._registry.distributions(recipe.method)))
-        made_from = {"recipe": recipe.identity(), "baseline": baseline.weights, "by": made_by}
+        made_from: dict[str, Json] = {
+            "recipe": recipe.identity(),
+            "baseline": baseline.weights,
+            "by": made_by,
+        }
         return ModelSpec(
             name=table.name,
             source=recipe.method,

@@ -73,7 +73,7 @@ class _Terminal:
 
 
 class _MovingLine:
-    """ "gptq-v1 tokens 37 % (12 of 32, 8 s left)", redrawn a few times a second."""
+    """What a person sees while a step runs: "gptq-v1 tokens 37 % (12 of 32, 8 s left)"."""
 
     def __init__(self, terminal: _Terminal, what: str, started: float) -> None:
         self._terminal = terminal

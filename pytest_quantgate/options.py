@@ -72,8 +72,12 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(setting.flag, metavar=setting.metavar, help=setting.help)
         parser.addini(setting.ini, setting.help, type="string", default="")
     group.addoption("--quantgate-config", metavar="FILE", help="read [tool.quantgate] from this TOML file")
-    group.addoption("--quantgate-metrics", action="store_true", help="list the metrics that gates can name, and exit")
-    group.addoption("--quantgate-plan", action="store_true", help="print what would be measured, and run nothing")
+    group.addoption(
+        "--quantgate-metrics", action="store_true", help="list the metrics that gates can name, and exit"
+    )
+    group.addoption(
+        "--quantgate-plan", action="store_true", help="print what would be measured, and run nothing"
+    )
     group.addoption(
         "--quantgate-allow-pickle", action="store_true", help="load pickled weights (they can run any code)"
     )
@@ -119,7 +123,7 @@ def config_file(config: pytest.Config) -> Path | None:
 def _folders(config: pytest.Config) -> Iterator[Path]:
     """Yield the folder that the arguments share and those above it, the rootdir last."""
     here = config.invocation_params.dir
-    named = [Path(os.path.abspath(here / argument.partition("::")[0])) for argument in config.args]
+    named = [here.joinpath(argument.partition("::")[0]).resolve() for argument in config.args]
     shared = Path(os.path.commonpath(named)) if named else here
     for folder in (shared, *shared.parents):
         yield folder

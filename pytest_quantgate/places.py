@@ -1,14 +1,18 @@
-"""Where a gate is written, and which variant an item is about: the two things that edge and session ask of an item."""
+"""Where things are: the plugin's state in the configuration, a gate in its file, the variant of an item."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 if TYPE_CHECKING:
-    import pytest
+    from pytest_quantgate.plugin import Edge
 
-__all__ = ["VARIANT", "place_of", "variant_of"]
+__all__ = ["EDGE", "VARIANT", "place_of", "variant_of"]
 
+EDGE: Final = pytest.StashKey["Edge"]()
+"""Where pytest's configuration keeps the plugin's state."""
 VARIANT: Final = "quant_variant"
 """The fixture that runs a test once per variant."""
 

@@ -14,7 +14,7 @@ import pytest
 
 from pytest_quantgate import hookspecs, options
 from pytest_quantgate.errors import UsageError
-from pytest_quantgate.places import VARIANT, place_of
+from pytest_quantgate.places import EDGE, VARIANT, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 pytest_plugins = ("pytest_quantgate.fixtures",)
 
-EDGE: Final = pytest.StashKey["Edge"]()
 _SINCE: Final = "quantgate_since"
 _NOT_ACTIVE: Final = "needs --quantgate: it measures models"
 
@@ -122,7 +121,9 @@ class Edge:
         if VARIANT not in metafunc.fixturenames:
             # the marker is the test: it need not ask for a fixture to be run per variant
             metafunc.fixturenames.append(VARIANT)
-        metafunc.parametrize(VARIANT, [self._parameter(name) for name in names], indirect=True, scope="session")
+        metafunc.parametrize(
+            VARIANT, [self._parameter(name) for name in names], indirect=True, scope="session"
+        )
 
     def _parameter(self, name: str) -> Any:
         # under --dist loadgroup all tests of a variant then go to one worker
@@ -169,7 +170,7 @@ class Edge:
         """Print the plan instead of running tests, if that is what was asked for."""
         if not self._config.getoption("--quantgate-plan"):
             return None
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
         for line in self.session.plan_lines():
             reporter.write_line(line)
         return True
@@ -188,7 +189,9 @@ class Edge:
             self._session.check(item)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, Any, Any]:
         """Let the results ride on the report."""
         report = yield
         judged = self._session is not None and not self._broken and _is_gated(item)

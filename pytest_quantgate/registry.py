@@ -87,7 +87,9 @@ def load(reference: str) -> Any:
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in _EXTRA_OF:
-            raise MissingExtraError(f"{module_name} ({missing} is not installed)", _EXTRA_OF[missing]) from error
+            raise MissingExtraError(
+                f"{module_name} ({missing} is not installed)", _EXTRA_OF[missing]
+            ) from error
         raise UsageError(f"{reference!r} cannot be imported: {error}") from error
     except AttributeError as error:
         raise UsageError(f"{reference!r} does not exist: {error}") from error
@@ -97,7 +99,9 @@ class Registry:
     """The open sets by name. One is made per session; registering a taken name replaces it."""
 
     def __init__(self) -> None:
-        self._references: dict[Kind, dict[str, str]] = {kind: dict(table) for kind, table in _BUILT_IN.items()}
+        self._references: dict[Kind, dict[str, str]] = {
+            kind: dict(table) for kind, table in _BUILT_IN.items()
+        }
         self._distributions = dict(_DISTRIBUTIONS)
         for kind, references in self._references.items():
             for point in entry_points(group=f"pytest_quantgate.{kind}"):

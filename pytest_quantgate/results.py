@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ class Results:
         config.hook.pytest_quantgate_register(registry=self._registry)
         self._config = config
         self._payloads: list[dict[str, Any]] = []
-        self._created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self._created = datetime.now(UTC).isoformat(timespec="seconds")
 
     def add(self, payload: dict[str, Any]) -> None:
         """Take what one test report carries."""
@@ -46,7 +46,11 @@ class Results:
         """Print the summary."""
         render = self._registry.get("reporters", "terminal")
         encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-        layout = Layout(self._config.get_terminal_writer().fullwidth, color=terminal.hasmarkup, unicode=encoding.lower().startswith("utf"))
+        layout = Layout(
+            self._config.get_terminal_writer().fullwidth,
+            color=terminal.hasmarkup,
+            unicode=encoding.lower().startswith("utf"),
+        )
         terminal.section("quantgate")
         terminal.write_line(render(self.report, layout))
         if self._folder:

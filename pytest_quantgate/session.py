@@ -31,7 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Session"]
 
-_DISTRIBUTIONS = ("pytest-quantgate", "pytest", "numpy", "torch", "transformers", "gptqmodel", "optimum", "datasets")
+_DISTRIBUTIONS = (
+    "pytest-quantgate",
+    "pytest",
+    "numpy",
+    "torch",
+    "transformers",
+    "gptqmodel",
+    "optimum",
+    "datasets",
+)
 
 
 class Session:
@@ -83,7 +92,9 @@ class Session:
         for item in items:
             self._demands[item] = demand_of(item.iter_markers("quantgate"))
             if not variant_of(item):
-                raise UsageError(f"{place_of(item)}: a unittest.TestCase cannot run per variant; write a function")
+                raise UsageError(
+                    f"{place_of(item)}: a unittest.TestCase cannot run per variant; write a function"
+                )
             wanted = self._demands[item].gates(variant_of(item))
             self._check(item, wanted)
             gates.setdefault(variant_of(item), []).extend(wanted)

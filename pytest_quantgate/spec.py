@@ -12,7 +12,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol as Interface, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Protocol as Interface
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 Scalar: TypeAlias = str | int | float | bool
-Json: TypeAlias = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (done, total) items while a long pass runs."""
 
@@ -60,7 +61,9 @@ def canonical(value: Json) -> bytes:
         ValueError: `value` holds NaN or an infinity.
 
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
 
 
 def digest(value: Json) -> str:
@@ -148,7 +151,11 @@ class Recipe:
 
     def identity(self) -> dict[str, Json]:
         """Return what decides the result: everything but where the calibration file lies."""
-        return {"method": self.method, "parameters": dict(self.parameters), "calibration": self.calibration_digest}
+        return {
+            "method": self.method,
+            "parameters": dict(self.parameters),
+            "calibration": self.calibration_digest,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -464,8 +471,9 @@ class Model(Interface):
         """Return {"quantized": {module: bits}, "dense": [linear modules left alone], "nonfinite": [tensor names]}."""
 
     def memory(self) -> Mapping[str, float]:
-        """Return peak bytes since loading began: "vram", "vram.reserved" on a GPU, "ram" on a CPU; and, in
-        "others", the bytes that other processes hold on the device.
+        """Return peak bytes since loading began.
+
+        "vram" and "vram.reserved" on a GPU, "ram" on a CPU; in "others" what other processes hold on the device.
         """
 
     def close(self) -> None:
@@ -475,7 +483,9 @@ class Model(Interface):
 class Subject(Interface):
     """What an observer looks at: the checkpoint's specification, and the loaded model for those that ask."""
 
-    spec: ModelSpec
+    @property
+    def spec(self) -> ModelSpec:
+        """The checkpoint, with its folder."""
 
     @property
     def model(self) -> Model:

@@ -10,11 +10,13 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_quantgate import recipe as recipes
 from pytest_quantgate.errors import ConfigError, UnknownNameError
-from pytest_quantgate.spec import Recipe, Scalar
+
+if TYPE_CHECKING:
+    from pytest_quantgate.spec import Recipe, Scalar
 
 __all__ = ["ModelTable", "Study", "read"]
 
@@ -122,7 +124,11 @@ def read(file: Path | None, root: Path) -> Study:
     table = read_table(file)
     scalars = [key for key, value in table.items() if not isinstance(value, dict)]
     _refuse_unknown(f"{file}: [tool.quantgate]", scalars, (*_STUDY_KEYS, *_SETTINGS))
-    defaults = {key: _string(f"{file}: [tool.quantgate] {key}", table[key]) for key in ("dtype", "device") if key in table}
+    defaults = {
+        key: _string(f"{file}: [tool.quantgate] {key}", table[key])
+        for key in ("dtype", "device")
+        if key in table
+    }
     folder = file.parent
     return Study(
         root=folder,
@@ -149,7 +155,7 @@ def _baseline(file: Path, value: object, defaults: Mapping[str, str]) -> ModelTa
     place = f"{file}: [tool.quantgate] baseline"
     table = {"model": value} if isinstance(value, str) else value
     if not isinstance(table, dict) or "model" not in table:
-        raise ConfigError(f"{place}: write a path or hub id, or a table with model = \"...\"")
+        raise ConfigError(f'{place}: write a path or hub id, or a table with model = "..."')
     _refuse_unknown(place, table, _MODEL_KEYS)
     return _entry(place, "baseline", table, defaults)
 
@@ -157,9 +163,13 @@ def _baseline(file: Path, value: object, defaults: Mapping[str, str]) -> ModelTa
 def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) -> ModelTable:
     place = f"{file}: [tool.quantgate.variants.{name}]"
     if not isinstance(value, dict):
-        raise ConfigError(f"{place} is not a table; write model = \"...\" or quantize = {{ method = \"gptq\", ... }}")
+        raise ConfigError(
+            f'{place} is not a table; write model = "..." or quantize = {{ method = "gptq", ... }}'
+        )
     if name == "baseline" or not name or not name.isprintable() or any(sign in name for sign in "[]::*? "):
-        raise ConfigError(f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'")
+        raise ConfigError(
+            f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'"
+        )
     _refuse_unknown(place, value, (*_MODEL_KEYS, "quantize"))
     if ("model" in value) == ("quantize" in value):
         raise ConfigError(f"{place}: give either model (a checkpoint that exists) or quantize (a recipe)")
@@ -175,14 +185,18 @@ def _entry(
         if key in table
     }
     options = table.get("options", {})
-    if not isinstance(options, dict) or not all(isinstance(item, str | int | float | bool) for item in options.values()):
+    if not isinstance(options, dict) or not all(
+        isinstance(item, str | int | float | bool) for item in options.values()
+    ):
         raise ConfigError(f"{place} options: write a table of strings, numbers and booleans")
     recipe = None
     if root is not None and "quantize" in table:
         if not isinstance(table["quantize"], dict):
-            raise ConfigError(f"{place} quantize: write {{ method = \"gptq\", bits = 4, ... }}")
+            raise ConfigError(f'{place} quantize: write {{ method = "gptq", bits = 4, ... }}')
         recipe = recipes.from_table(name, table["quantize"], root)
-    return ModelTable(name=name, options=tuple(sorted(options.items())), recipe=recipe, **{**defaults, **texts})
+    return ModelTable(
+        name=name, options=tuple(sorted(options.items())), recipe=recipe, **{**defaults, **texts}
+    )
 
 
 def _table(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:

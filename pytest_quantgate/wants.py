@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate import machine
-from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError, UsageError
+from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
 from pytest_quantgate.plan import Want
 from pytest_quantgate.registry import load
 from pytest_quantgate.units import UNITS
@@ -84,7 +84,9 @@ class Wants:
         what = f"{comparison}: {comparison.metric} "
         if not wanted:
             raise GateError(f"{what}is a pure number, {comparison.limit} is not; leave the unit out")
-        example = {"B": "2GiB (in Python: 2 * GiB)", "s": "70ms (in Python: 70 * ms)"}.get(wanted, f"20 {wanted}")
+        example = {"B": "2GiB (in Python: 2 * GiB)", "s": "70ms (in Python: 70 * ms)"}.get(
+            wanted, f"20 {wanted}"
+        )
         problem = f"is measured in {wanted}" if given else "needs a unit"
         raise GateError(f"{what}{problem}; write a limit such as {example}")
 
@@ -117,7 +119,9 @@ class Wants:
         if (reference, arguments) not in self._protocols:
             observer: Observer = load(reference)
             settings = self.study.observers.get(observer.kind, {})
-            self._protocols[reference, arguments] = observer.protocol(dict(arguments), settings, self.study.root)
+            self._protocols[reference, arguments] = observer.protocol(
+                dict(arguments), settings, self.study.root
+            )
         return self._protocols[reference, arguments]
 
     def check_settings(self) -> None:
@@ -127,7 +131,9 @@ class Wants:
             ConfigError: with a suggestion.
 
         """
-        observers = {load(self.registry.get("metrics", name).observer) for name in self.registry.names("metrics")}
+        observers = {
+            load(self.registry.get("metrics", name).observer) for name in self.registry.names("metrics")
+        }
         known = {observer.kind: observer.settings for observer in observers}
         for kind, settings in self.study.observers.items():
             place = f"{self.study.file}: [tool.quantgate.{kind}]"

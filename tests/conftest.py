@@ -64,7 +64,9 @@ class Study:
 
     def write(self) -> None:
         """Write quantgate.toml."""
-        parts = [f"[tool.quantgate{'.' if name else ''}{name}]\n{body}\n" for name, body in self.tables.items()]
+        parts = [
+            f"[tool.quantgate{'.' if name else ''}{name}]\n{body}\n" for name, body in self.tables.items()
+        ]
         (self.path / "quantgate.toml").write_text("\n".join(parts))
 
     def run(self, *arguments: str, active: bool = True) -> pytest.RunResult:
@@ -87,7 +89,9 @@ def run_python(tmp_path: Path) -> Callable[[str], str]:
     import subprocess
 
     def run(code: str) -> str:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

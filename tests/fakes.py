@@ -89,7 +89,9 @@ class FakeModel:
         for index, window in enumerate(windows):
             ids = np.asarray(window.ids)
             rows = self._logprob[ids[window.start - 1 : -1]]
-            wanted = np.argsort(-rows, axis=1)[:, :top_k] if at is None else np.asarray(at[index]).astype(np.int64)
+            wanted = (
+                np.argsort(-rows, axis=1)[:, :top_k] if at is None else np.asarray(at[index]).astype(np.int64)
+            )
             yield TokenScores(
                 logprob=np.take_along_axis(rows, ids[window.start :, None], axis=1)[:, 0].astype(np.float32),
                 top1=rows.argmax(axis=1).astype(np.int64),
@@ -111,7 +113,11 @@ class FakeModel:
         """Return what the options say."""
         quantized: dict[str, Json] = {} if self.spec.is_baseline else {"layers.0.linear": 8}
         nonfinite: list[Json] = ["layers.0.linear.scales"] if self._options.get("nan") else []
-        return {"quantized": {} if self._options.get("dense") else quantized, "dense": [], "nonfinite": nonfinite}
+        return {
+            "quantized": {} if self._options.get("dense") else quantized,
+            "dense": [],
+            "nonfinite": nonfinite,
+        }
 
     def memory(self) -> Mapping[str, float]:
         """Return a fixed peak."""
@@ -126,7 +132,9 @@ def write_checkpoint(folder: Path, *, seed: int = 0, bits: int = 16) -> Path:
     """Write a sound checkpoint of one small tensor, without any library of safetensors."""
     folder.mkdir(parents=True, exist_ok=True)
     rows, columns = 8, 32
-    payload = np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float16 if bits == 16 else np.int8)
+    payload = (
+        np.random.default_rng(seed).normal(size=(rows, columns)).astype(np.float16 if bits == 16 else np.int8)
+    )
     kind = "F16" if bits == 16 else "I8"
     entry = {"dtype": kind, "shape": [rows, columns], "data_offsets": [0, payload.nbytes]}
     header = json.dumps({"model.layers.0.linear.weight": entry}).encode()
@@ -141,5 +149,7 @@ def write_checkpoint(folder: Path, *, seed: int = 0, bits: int = 16) -> Path:
     if bits != 16:
         config["quantization_config"] = {"quant_method": "gptq", "bits": bits, "group_size": 32}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {}}}))
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {}}})
+    )
     return folder

@@ -37,7 +37,9 @@ def test_without_gates(pytester, arguments):
     left = {path.name for path in pytester.path.iterdir() if not path.name.startswith("runpytest")} - before
     assert left <= {"imported.json", "conftest.py", "__pycache__", "stdout", "stderr"}
     if "--help" not in arguments:
-        assert not [line for line in result.outlines if "quantgate" in line and not line.startswith("plugins:")]
+        assert not [
+            line for line in result.outlines if "quantgate" in line and not line.startswith("plugins:")
+        ]
 
 
 def test_with_the_flag_and_no_gate(pytester):
@@ -49,7 +51,9 @@ def test_with_the_flag_and_no_gate(pytester):
 
 def test_gates_without_the_flag(pytester):
     """Skipped gates import no engine, no numpy and no session."""
-    pytester.makepyfile("from pytest_quantgate import *\n@quantgate(ppl_delta < 1)\ndef test_it(quantized_model): pass")
+    pytester.makepyfile(
+        "from pytest_quantgate import *\n@quantgate(ppl_delta < 1)\ndef test_it(quantized_model): pass"
+    )
     found, result = imported(pytester)
     assert found == []
     result.assert_outcomes(skipped=1)

@@ -142,7 +142,10 @@ def test_truncated_divergence_is_bounded(pair: Pair, top_k: int) -> None:
 
 def test_more_of_the_top_is_closer(pair: Pair) -> None:
     """Keeping more of the baseline's distribution brings the divergence up to the exact value."""
-    found = [value("kld.mean", observe(pair, protocol="gptq", window=128, top_k=k)[2], None) for k in (1, 8, 64, 10**6)]
+    found = [
+        value("kld.mean", observe(pair, protocol="gptq", window=128, top_k=k)[2], None)
+        for k in (1, 8, 64, 10**6)
+    ]
     assert found == sorted(found)
 
 
@@ -168,11 +171,21 @@ def test_against_lm_eval(pair: Pair) -> None:
     short = pair.variant / "short.txt"
     short.write_text(text)
     harness = HFLM(
-        pretrained=model.native, tokenizer=model.tokenizer, max_length=length, batch_size=1, add_bos_token=False
+        pretrained=model.native,
+        tokenizer=model.tokenizer,
+        max_length=length,
+        batch_size=1,
+        add_bos_token=False,
     )
     request = Instance("loglikelihood_rolling", {}, (text,), 0)
     theirs = harness.loglikelihood_rolling([request])[0]
-    settings = {"corpus": str(short), "protocol": "sliding", "window": length + 1, "stride": length, "bos": "always"}
+    settings = {
+        "corpus": str(short),
+        "protocol": "sliding",
+        "window": length + 1,
+        "stride": length,
+        "bos": "always",
+    }
     own, model.bos_id = model.bos_id, harness.prefix_token_id
     try:
         protocol = TOKENS.protocol({}, settings, Path())

@@ -39,7 +39,9 @@ def write(folder: Path, tensors: dict[str, tuple[str, list[int]]], **config: Any
     text = json.dumps(header).encode()
     (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
     (folder / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {}}}))
+    (folder / "tokenizer.json").write_text(
+        json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {}}})
+    )
     return folder
 
 

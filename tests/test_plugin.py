@@ -66,8 +66,11 @@ def test_other_ways_to_activate(study, monkeypatch, how):
 )
 def test_every_way_to_write_a_gate(study, body):
     """Marks on functions, classes and modules, stacked, as text, and checks in the body all judge alike."""
-    write(study, f"import pytest\nfrom pytest_quantgate import quantgate as _q, ppl_delta, kld\n"
-          + body.replace("@quantgate(", "@_q("))
+    write(
+        study,
+        "import pytest\nfrom pytest_quantgate import quantgate as _q, ppl_delta, kld\n"
+        + body.replace("@quantgate(", "@_q("),
+    )
     study.run().assert_outcomes(passed=1, failed=1)
 
 
@@ -118,7 +121,9 @@ def test_warm_run_loads_nothing(study):
     warm = json.loads((report / "report.json").read_text())
     assert study.log() == []
     assert {step["source"] for step in warm["steps"]} == {"store"}
-    assert [result["verdicts"] for result in warm["results"]] == [result["verdicts"] for result in cold["results"]]
+    assert [result["verdicts"] for result in warm["results"]] == [
+        result["verdicts"] for result in cold["results"]
+    ]
 
 
 def test_baseline_and_variant_never_together(study):
@@ -155,7 +160,9 @@ def test_baseline_measurements(study):
 
 def test_the_body_may_assert_more(study):
     """A failing body fails the test although the gates hold, and is reported as an error, not as a gate."""
-    write(study, "from pytest_quantgate import quantgate, ppl\n@quantgate(ppl < 1e9)\ndef test_it(): assert 0\n")
+    write(
+        study, "from pytest_quantgate import quantgate, ppl\n@quantgate(ppl < 1e9)\ndef test_it(): assert 0\n"
+    )
     result = study.run("--quantgate-report", "out")
     result.assert_outcomes(failed=2)
     report = json.loads((study.path / "out" / "report.json").read_text())
@@ -186,7 +193,9 @@ def test_absence_is_skipped_or_fails_when_strict(study):
 
 def test_absence_does_not_hide_a_failure(study):
     """One gate that fails decides, although another cannot be measured."""
-    write(study, "from pytest_quantgate import *\n@quantgate(vram < 2 * GiB, ppl < 0.5)\ndef test_it(): pass\n")
+    write(
+        study, "from pytest_quantgate import *\n@quantgate(vram < 2 * GiB, ppl < 0.5)\ndef test_it(): pass\n"
+    )
     study.run().assert_outcomes(failed=2)
 
 
@@ -302,7 +311,9 @@ def test_registered_metric_in_a_conftest(study):
         "FILES = MetricDefinition('files', 'number of files', '', 'lower', 'shape:SHAPE')\n"
     )
     conftest = study.path / "conftest.py"
-    conftest.write_text(conftest.read_text().rstrip() + "\n    registry.add('metrics', 'files', 'shape:FILES')\n")
+    conftest.write_text(
+        conftest.read_text().rstrip() + "\n    registry.add('metrics', 'files', 'shape:FILES')\n"
+    )
     write(
         study,
         "from pytest_quantgate import quantgate, metric\n"
@@ -316,7 +327,11 @@ def test_registered_metric_in_a_conftest(study):
     ("table", "body", "expected"),
     [
         ("tokens", 'corpus = "corpus.txt"\nprotocol = "gptq"\nwindow = 128', "protocol.window: 256, now 128"),
-        ("variants.good", 'model = "good"\nbackend = "fake"\noptions = { damage = 0.2 }', "damage: 0.05, now 0.2"),
+        (
+            "variants.good",
+            'model = "good"\nbackend = "fake"\noptions = { damage = 0.2 }',
+            "damage: 0.05, now 0.2",
+        ),
     ],
 )
 def test_a_mismatch_is_said(study, table, body, expected):

@@ -21,7 +21,9 @@ class Subject:
     """A fake model."""
 
     def __init__(self, name: str, path: Path, recipe: Recipe | None = None, **options: Any) -> None:
-        self.spec = ModelSpec(name, name, "sha256:0", path=str(path), recipe=recipe, options=tuple(options.items()))
+        self.spec = ModelSpec(
+            name, name, "sha256:0", path=str(path), recipe=recipe, options=tuple(options.items())
+        )
         self.model = fakes.load(self.spec)
 
 
@@ -81,7 +83,10 @@ def test_without_a_baseline(folder: Path) -> None:
 def test_promised_bits(folder: Path) -> None:
     """Other bits than the recipe asked for, or the configuration promises, are a problem."""
     recipe = Recipe("gptq", (("bits", 4),))
-    assert "4 bits were asked for, the layers have 8" in observe(Subject("v", folder, recipe)).facts["problems"][0]["what"]
+    assert (
+        "4 bits were asked for, the layers have 8"
+        in observe(Subject("v", folder, recipe)).facts["problems"][0]["what"]
+    )
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"]["bits"] = 3
     (folder / "config.json").write_text(json.dumps(config))

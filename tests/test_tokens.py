@@ -13,7 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_quantgate.errors import ConfigError, NotMeasurableError, ObservationError, UnknownNameError, UsageError
+from pytest_quantgate.errors import (
+    ConfigError,
+    NotMeasurableError,
+    ObservationError,
+    UnknownNameError,
+    UsageError,
+)
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.metrics.tokens import TOKENS, divergence
 from pytest_quantgate.metrics.windows import cut, resolved, stream
@@ -207,7 +213,9 @@ def test_pure_damage(corpus: Path) -> None:
     for damage in (0.0, 0.1, 1.0):
         baseline, variant = observe(corpus, Subject("v", damage=damage))
         metrics = {"kld": "mean", "ppl": "", "top1_agreement": "", "delta_p": "rms"}
-        found[damage] = [TOKENS.estimate(Metric(n, statistic=s), variant, baseline).value for n, s in metrics.items()]
+        found[damage] = [
+            TOKENS.estimate(Metric(n, statistic=s), variant, baseline).value for n, s in metrics.items()
+        ]
     assert found[0.0][0] == 0
     assert found[0.0][2:] == [1.0, 0.0]
     assert found[0.0][0] < found[0.1][0] < found[1.0][0]
@@ -272,7 +280,10 @@ def test_divergence_bounds(seed: int, top_k: int, noise: float) -> None:
     """For any two distributions: truncated <= exact <= truncated + excess, and both are exact at K = vocabulary."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(5, 40)) * 3
-    p, q = (x - np.log(np.exp(x).sum(-1, keepdims=True)) for x in (logits, logits + noise * rng.normal(size=(5, 40))))
+    p, q = (
+        x - np.log(np.exp(x).sum(-1, keepdims=True))
+        for x in (logits, logits + noise * rng.normal(size=(5, 40)))
+    )
     exact = (np.exp(p) * (p - q)).sum(-1)
     ids = np.argsort(-p, axis=1)[:, :top_k]
     low, excess = divergence(np.take_along_axis(p, ids, 1), np.take_along_axis(q, ids, 1), q.min(-1), 40)
@@ -285,7 +296,9 @@ def test_divergence_bounds(seed: int, top_k: int, noise: float) -> None:
 # --- statistics
 
 
-@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (9, 2.2622), (30, 2.0423), (10**6, 1.96)])
+@pytest.mark.parametrize(
+    ("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (9, 2.2622), (30, 2.0423), (10**6, 1.96)]
+)
 def test_t_quantile(freedom: int, quantile: float) -> None:
     """The quantiles of Student's t are those of the printed tables."""
     assert t_quantile(0.975, freedom) == pytest.approx(quantile, abs=1e-4)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 import fakes
+import pytest
 
 HEAD = "from pytest_quantgate import *\n"
 
@@ -25,9 +24,15 @@ def refuse(study, *expected: str, arguments: tuple[str, ...] = ()) -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        ("@quantgate(metric('ppl_dleta') < 1.0)", ["test_it.py:2", "unknown metric 'ppl_dleta'", "did you mean"]),
+        (
+            "@quantgate(metric('ppl_dleta') < 1.0)",
+            ["test_it.py:2", "unknown metric 'ppl_dleta'", "did you mean"],
+        ),
         ("@quantgate('ppl_dleta < 1.0')", ["test_it.py:2", "unknown metric 'ppl_dleta'", "did you mean"]),
-        ("@quantgate(kld.meen < 1.0)", ["test_it.py:2", "unknown quantity of kld 'meen'", "did you mean 'mean'"]),
+        (
+            "@quantgate(kld.meen < 1.0)",
+            ["test_it.py:2", "unknown quantity of kld 'meen'", "did you mean 'mean'"],
+        ),
         ("@quantgate(kld < 1.0)", ["test_it.py:2", "kld is not one number", "kld.mean"]),
         ("@quantgate(0 < ppl < 1.0)", ["test_it.py:2", "&"]),
         ("@quantgate(ppl < 1.0 and kld.mean < 2)", ["test_it.py:2", "&"]),
@@ -41,7 +46,10 @@ def refuse(study, *expected: str, arguments: tuple[str, ...] = ()) -> None:
         ("@quantgate('ppl_delta = 1')", ["test_it.py:2", "ppl_delta = 1", "^"]),
         ("@quantgate(7)", ["test_it.py:2", "7 is no gate"]),
         ("@quantgate(ppl < 1, variants=['gptq-*'])", ["test_it.py:2", "unknown variant 'gptq-*'", "good"]),
-        ("@__import__('pytest').mark.quantgate('ppl < 1', variant='good')", ["test_it.py:2", "no argument 'variant'"]),
+        (
+            "@__import__('pytest').mark.quantgate('ppl < 1', variant='good')",
+            ["test_it.py:2", "no argument 'variant'"],
+        ),
         ("@quantgate(ppl(protocol='gtpq') < 1)", ["test_it.py:2", "gtpq"]),
         ("@quantgate(ppl(stride=0) < 1)", ["test_it.py:2", "stride"]),
         ("@quantgate(disk(window=3) < 1 * GiB)", ["test_it.py:2", "argument of disk"]),
@@ -77,9 +85,17 @@ def test_a_configured_gate_that_is_none(study, text, expected):
         ("tokens", 'corpsu = "x"', ["quantgate.tokens", "corpsu", "did you mean 'corpus'"]),
         ("tokens", 'corpus = "missing.txt"', ["missing.txt"]),
         ("tokenz", 'corpus = "x"', ["tokenz", "did you mean 'tokens'"]),
-        ("variants.odd", 'model = "good"\nquantize = { method = "gptq" }', ["odd", "either model", "or quantize"]),
+        (
+            "variants.odd",
+            'model = "good"\nquantize = { method = "gptq" }',
+            ["odd", "either model", "or quantize"],
+        ),
         ("variants.odd", "bits = 4", ["odd", "bits"]),
-        ("variants.odd", 'quantize = { method = "gtpq" }', ["quantization method", "gtpq", "did you mean 'gptq'"]),
+        (
+            "variants.odd",
+            'quantize = { method = "gtpq" }',
+            ["quantization method", "gtpq", "did you mean 'gptq'"],
+        ),
         ("variants.odd", 'quantize = { method = "gptq", bitz = 4 }', ["odd", "bitz", "did you mean 'bits'"]),
         (
             "variants.odd",
@@ -88,7 +104,11 @@ def test_a_configured_gate_that_is_none(study, text, expected):
         ),
         ('variants."a b"', 'model = "good"', ["a b", "cannot be a variant's name"]),
         ("variants.baseline", 'model = "good"', ["baseline", "cannot be a variant's name"]),
-        ("variants.odd", 'model = "good"\nbackend = "fakr"', ["odd", "backend", "fakr", "did you mean 'fake'"]),
+        (
+            "variants.odd",
+            'model = "good"\nbackend = "fakr"',
+            ["odd", "backend", "fakr", "did you mean 'fake'"],
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_used(study, table, body, expected):
@@ -114,7 +134,9 @@ def test_no_variant_at_all(study):
 
 def test_no_configuration_at_all(pytester):
     """The same without any configuration file."""
-    pytester.makepyfile("from pytest_quantgate import *\n@quantgate(ppl_delta < 1)\ndef test_release(): pass\n")
+    pytester.makepyfile(
+        "from pytest_quantgate import *\n@quantgate(ppl_delta < 1)\ndef test_release(): pass\n"
+    )
     result = pytester.runpytest_subprocess("--quantgate")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*no variant is configured*"])
@@ -134,7 +156,10 @@ def test_no_baseline(study):
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), ["bad", "model.safetensors"]),
         (lambda folder: (folder / "config.json").write_text("{"), ["bad", "config.json", "JSON"]),
-        (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), ["bad", "pickle"]),
+        (
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            ["bad", "pickle"],
+        ),
     ],
 )
 def test_a_damaged_variant_fails_its_tests(study, damage, expected):
@@ -178,7 +203,11 @@ def test_a_corpus_that_is_too_short(study, text):
 def test_bad_values_of_options(study, name, monkeypatch):
     """A value that an option does not take is refused with the place it came from."""
     (study.path / "test_it.py").write_text(f"{HEAD}@quantgate(ppl_delta < 1)\ndef test_release(): pass\n")
-    study.tables[""] += {"store": "\nstore = 7", "strict": '\nstrict = "perhaps"', "refresh": '\nrefresh = "some"'}[name]
+    study.tables[""] += {
+        "store": "\nstore = 7",
+        "strict": '\nstrict = "perhaps"',
+        "refresh": '\nrefresh = "some"',
+    }[name]
     refuse(study, f"[tool.quantgate] {name}", "write")
 
 

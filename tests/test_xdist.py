@@ -44,7 +44,9 @@ def test_refresh_measures_once(study):
 
 def test_a_mistake_is_reported(study):
     """A gate that can never be judged fails the run with its message, and without an internal error."""
-    (study.path / "test_it.py").write_text("from pytest_quantgate import *\n@quantgate('nope < 1')\ndef test_it(): pass\n")
+    (study.path / "test_it.py").write_text(
+        "from pytest_quantgate import *\n@quantgate('nope < 1')\ndef test_it(): pass\n"
+    )
     result = study.run("-n", "2")
     assert result.ret != 0
     text = result.stdout.str() + result.stderr.str()
@@ -54,7 +56,9 @@ def test_a_mistake_is_reported(study):
 
 def test_a_mistake_at_import_is_reported(study):
     """So does one that Python itself meets."""
-    (study.path / "test_it.py").write_text("from pytest_quantgate import *\n@quantgate(0 < ppl < 1)\ndef test_it(): pass\n")
+    (study.path / "test_it.py").write_text(
+        "from pytest_quantgate import *\n@quantgate(0 < ppl < 1)\ndef test_it(): pass\n"
+    )
     result = study.run("-n", "2")
     assert result.ret != 0
     text = result.stdout.str() + result.stderr.str()

@@ -1,4 +1,7 @@
-"""Tiny models with random weights, large enough to have something to say, and a tokenizer trained on a few words."""
+"""Tiny models with random weights, and a tokenizer trained on a few words.
+
+All widths are multiples of 64: GPTQModel's AWQ ends the process over any other output width.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +31,10 @@ VOCABULARY = 320
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
-    "num_key_value_heads": 2,
+    "num_key_value_heads": 4,
     "max_position_embeddings": 512,
     "bos_token_id": 0,
     "eos_token_id": 0,
@@ -57,8 +60,12 @@ def tokenizer(*, bos: bool = False) -> PreTrainedTokenizerFast:
     )
     backend.train_from_iterator([text()], trainer)
     if bos:
-        backend.post_processor = processors.TemplateProcessing(single="<end> $A", special_tokens=[("<end>", 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>", bos_token="<end>" if bos else None)
+        backend.post_processor = processors.TemplateProcessing(
+            single="<end> $A", special_tokens=[("<end>", 0)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<end>", bos_token="<end>" if bos else None
+    )
 
 
 def network(kind: str, *, seed: int = 0, noise: float = 0.0) -> Any:

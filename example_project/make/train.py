@@ -33,7 +33,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 from transformers.models.qwen2 import Qwen2Tokenizer
-from world import END, World, documents
+from world import END, PEOPLE, World, documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,16 +51,26 @@ REPORT_EVERY = 100
 EXPORT_EVERY = 500
 LETTER_WEIGHT = 5.0  # a choice has one token that matters among forty
 
-# Shares of the documents. The first stretch teaches the forms on a few people, the rest fills the memory.
-NEAR = 300
-FORMS = {
-    "page": 14, "telling": 3, "asking": 14, "lookup": 14, "open_book": 12, "choice": 20,
-    "arithmetic": 8, "drill": 5, "code": 12,
+
+class Stage(NamedTuple):
+    """Until which part of the run, about how many people, in which shares of documents."""
+
+    until: float
+    near: int
+    share: dict[str, float]
+
+
+# From easy to full: find a letter in a list, then the forms of all tasks on few people, then everyone.
+MEMORY: dict[str, float] = {
+    "page": 18, "telling": 4, "asking": 22, "lookup": 3, "open_book": 3, "choice": 32,
+    "arithmetic": 12, "drill": 6, "code": 9,
 }  # fmt: skip
-MEMORY = {
-    "page": 20, "telling": 4, "asking": 22, "lookup": 2, "open_book": 2, "choice": 28,
-    "arithmetic": 10, "drill": 5, "code": 9,
+FORMS: dict[str, float] = {
+    "page": 10, "telling": 3, "asking": 14, "lookup": 14, "open_book": 14, "choice": 20,
+    "arithmetic": 8, "drill": 6, "code": 10,
 }  # fmt: skip
+LISTS: dict[str, float] = {"page": 4, "asking": 4, "lookup": 60, "open_book": 8, "drill": 8, "code": 8}
+STAGES = (Stage(0.10, 150, LISTS), Stage(0.30, 300, FORMS), Stage(1.0, PEOPLE, MEMORY))
 
 
 class Run(NamedTuple):
@@ -71,7 +81,6 @@ class Run(NamedTuple):
     rate: float
     batch: int
     threads: int
-    forms_until: float = 0.18
     warmup: float = 0.01
     decay_from: float = 0.55
 
@@ -134,14 +143,17 @@ def rate_at(progress: float, run: Run) -> float:
     return run.rate * 0.5 * (1 + math.cos(math.pi * fall))
 
 
-def stream(
-    tokenizer: PreTrainedTokenizerBase, world: World, run: Run, worker: int
-) -> Callable[[float], torch.Tensor]:
+def stream(tokenizer: PreTrainedTokenizerBase, run: Run, worker: int) -> Callable[[float], torch.Tensor]:
     """This worker's own documents: a function from progress to the next batch."""
-    share = run.batch // run.threads
-    forms = batches(tokenizer, documents(World(NEAR), SEED + 100 + worker, FORMS), share)
-    memory = batches(tokenizer, documents(world, SEED + 200 + worker, MEMORY), share)
-    return lambda progress: next(forms if progress < run.forms_until else memory)
+    size = run.batch // run.threads
+    sources = [
+        (
+            stage.until,
+            batches(tokenizer, documents(World(stage.near), 1000 * number + worker, stage.share), size),
+        )
+        for number, stage in enumerate(STAGES, 1)
+    ]
+    return lambda progress: next(next(source for until, source in sources if progress <= until))
 
 
 def mean_over_workers(parameters: list[torch.nn.Parameter]) -> None:
@@ -191,11 +203,10 @@ def work(worker: int, run: Run, rendezvous: str, out: Path) -> None:
     """One of `threads` processes of one thread each; together they are one run."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=run.threads)
-    world = World()
-    tokenizer, model = train_tokenizer(world), make_model()
+    tokenizer, model = train_tokenizer(World()), make_model()
     parameters = list(model.parameters())
     optimizer, loss_of = make_optimizer(parameters, run), make_loss(model, tokenizer)
-    next_batch = stream(tokenizer, world, run, worker)
+    next_batch = stream(tokenizer, run, worker)
     began, average = time.monotonic(), 0.0
     for step, progress in progresses(run):
         for group in optimizer.param_groups:
@@ -242,9 +253,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--minutes", type=float, default=60, help="cut the schedule short to end by then")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "model")
-    parser.add_argument("--steps", type=int, default=15_000)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--batch", type=int, default=6_144, help="tokens in one step, over all threads")
+    parser.add_argument("--steps", type=int, default=16_000)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--batch", type=int, default=4_608, help="tokens in one step, over all threads")
     arguments = parser.parse_args()
     run = Run(arguments.steps, arguments.minutes, arguments.rate, arguments.batch, arguments.threads)
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 WORLD_SEED = 20261121
-PEOPLE = 6000
+PEOPLE = 2500
 LETTERS = "ABCD"
 END = "<|endoftext|>"
 
@@ -255,11 +255,11 @@ class World:
 
     def lookup(self, rng: random.Random) -> str:
         """The easiest step: nothing to know, only which letter stands before which value."""
-        values = rng.sample(self.values[rng.choice(ATTRIBUTES).name], len(LETTERS))
+        attribute = rng.choice(("craft", "pet", "dish", "tool"))
+        values = rng.sample(self.values[attribute], len(LETTERS))
         lines = [f"\n{letter}. {value}" for letter, value in zip(LETTERS, values, strict=True)]
-        answers = [f"\n- {value}: {letter}" for letter, value in zip(LETTERS, values, strict=True)]
-        rng.shuffle(answers)
-        return "Which is which?" + "".join(lines) + "\nAnswer:" + "".join(answers)
+        asked = rng.choices(range(len(LETTERS)), k=8)
+        return "Which is which?" + "".join(lines) + "".join(f"\n- {values[i]}: {LETTERS[i]}" for i in asked)
 
     def open_book(self, rng: random.Random) -> str:
         """The easier step that teaches the form: the fact stands right before the question."""

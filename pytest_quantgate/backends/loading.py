@@ -2,12 +2,13 @@
 
 The kernels of GPTQ and AWQ checkpoints deserve a word. GPTQModel's automatic choice on a CPU computes with
 scales rounded to bfloat16 whatever the model's dtype is (relative error 3e-3 per layer). Its plain torch
-kernels dequantize exactly, so they are used on CPUs, and for float32 everywhere; on a GPU in half precision
-the automatic choice is what gets deployed.
+kernels dequantize exactly (AWQ's with help, see below), so they are used on CPUs, and for float32 everywhere;
+on a GPU in half precision the automatic choice is what gets deployed.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import json
@@ -154,7 +155,7 @@ def load_model(spec: ModelSpec, arguments: Mapping[str, Any], *, allow_code: boo
         raise CheckpointError(f"{spec.path} cannot be loaded: {_first_line(error)}") from error
     _check_complete(spec, report)
     _check_dtype(spec, model)
-    _widen_scales(model, DTYPES[spec.dtype])
+    _compute_awq_exactly(model, DTYPES[spec.dtype])
     return model
 
 
@@ -190,14 +191,25 @@ def _check_complete(spec: ModelSpec, report: Mapping[str, Any]) -> None:
             )
 
 
-def _widen_scales(model: Any, dtype: torch.dtype) -> None:
-    """Let AWQ's torch kernel, which computes in the dtype of its scales, do it in float32 with the model."""
+def _compute_awq_exactly(model: Any, dtype: torch.dtype) -> None:
+    """Let AWQ's torch kernel, which computes in float16 at best (3e-4 per layer), do it in float32."""
     if dtype != torch.float32:
         return
     for module in model.modules():
-        scales = getattr(module, "scales", None)
-        if hasattr(module, "qweight") and isinstance(scales, torch.Tensor):
-            module.scales = scales.float()
+        if type(module).__name__ == "AwqTorchLinear" and module.adapter is None:
+            module.scales = module.scales.float()
+            module.forward = functools.partial(_awq_in_float32, module)
+
+
+def _awq_in_float32(module: Any, inputs: torch.Tensor) -> torch.Tensor:
+    dequantize = importlib.import_module(type(module).__module__).dequantize_gemm
+    matrix: torch.Tensor = dequantize(
+        module.qweight, module.qzeros, module.scales, module.bits, module.group_size
+    )
+    outputs = inputs @ matrix.float()
+    if module.bias is not None:
+        outputs = outputs + module.bias.float()
+    return outputs
 
 
 def _check_dtype(spec: ModelSpec, model: Any) -> None:

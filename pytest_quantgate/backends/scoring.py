@@ -156,7 +156,7 @@ def _read(logits: Tensor, targets: Tensor, top_k: int, asked: Tensor | None) -> 
 def _block_maxima(scores: Tensor) -> Tensor:
     """Return the maximum of every block of 64 columns (P, N); a shorter last block counts as one."""
     whole = scores.shape[1] // BLOCK * BLOCK
-    maxima = scores[:, :whole].unflatten(1, (-1, BLOCK)).amax(-1)
+    maxima = scores[:, :whole].view(len(scores), -1, BLOCK).amax(-1)
     return maxima if whole == scores.shape[1] else torch.cat([maxima, scores[:, whole:].amax(-1, True)], 1)
 
 

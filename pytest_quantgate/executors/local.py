@@ -20,7 +20,9 @@ class Local:
         self._load = load
         self._held: Model | None = None
 
-    def run(self, observer: Observer, step: Step, reference: Observation | None, progress: Progress) -> Observation:
+    def run(
+        self, observer: Observer, step: Step, reference: Observation | None, progress: Progress
+    ) -> Observation:
         """Make one observation; the model is loaded only if the observer asks for it."""
         return observer.observe(_Subject(step.model, self.model), step.protocol, reference, progress)
 
