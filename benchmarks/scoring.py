@@ -8,8 +8,10 @@ them. lm-eval's `loglikelihood_rolling` gives one sum of log-probabilities for t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import logging
 import tempfile
 from collections.abc import Callable
@@ -65,7 +67,7 @@ def measure(repetitions: int = 9) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             _example(),
-            _random("random Qwen2, vocabulary 151,936", networks.LARGE, 4, Path(folder)),
+            _random("random Qwen2, vocabulary 151,936", networks.LARGE, 2, Path(folder)),
             _random("the same decoder, vocabulary 1,024", networks.SMALL, 4, Path(folder)),
         ]
         return [row for case in cases for row in _rows(case, repetitions)]
@@ -154,4 +156,9 @@ def _harness(case: Case) -> Callable[[], object]:
         add_bos_token=False,
     )
     request = instance("loglikelihood_rolling", {}, (text,), 0)
-    return lambda: harness.loglikelihood_rolling([request], disable_tqdm=True)
+
+    def score() -> None:
+        with contextlib.redirect_stderr(io.StringIO()):  # a progress bar per batch, whatever it is told
+            harness.loglikelihood_rolling([request], disable_tqdm=True)
+
+    return score

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from typing import Protocol as Interface
 
+from pytest_quantgate.checkpoint import preflight
 from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import QuantgateError, StoreError
 from pytest_quantgate.executors.local import Local
-from pytest_quantgate.preflight import preflight
 from pytest_quantgate.registry import load
 from pytest_quantgate.report import StepRecord
 

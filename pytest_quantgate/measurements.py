@@ -19,7 +19,7 @@ from pytest_quantgate.errors import (
 from pytest_quantgate.models import Models
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.registry import load
-from pytest_quantgate.rows import Problem, Row
+from pytest_quantgate.report import Problem, Row
 from pytest_quantgate.store import Store
 from pytest_quantgate.wants import Wants
 

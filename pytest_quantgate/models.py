@@ -10,14 +10,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_quantgate import checkpoint, machine
+from pytest_quantgate.checkpoint import preflight
 from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
-from pytest_quantgate.preflight import preflight
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import Json, ModelSpec, digest
 
 if TYPE_CHECKING:
+    from pytest_quantgate.checkpoint import Checkpoint
     from pytest_quantgate.options import Options
-    from pytest_quantgate.preflight import Checkpoint
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.store import Store
     from pytest_quantgate.study import ModelTable, Study

@@ -51,7 +51,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 @pytest.hookimpl(wrapper=True, specname="pytest_cmdline_main")
-def plan_in_one_process(config: pytest.Config) -> Generator[None, int | None, int | None]:
+def pytest_quantgate_plan_in_one_process(config: pytest.Config) -> Generator[None, int | None, int | None]:
     """Keep pytest-xdist out of a run that only prints the plan: its workers have no terminal."""
     if config.getoption("--quantgate-plan") and config.pluginmanager.hasplugin("xdist"):
         config.option.numprocesses = 0

@@ -18,14 +18,14 @@ from pytest_quantgate.measurements import Measurements
 from pytest_quantgate.narrator import narrator_of
 from pytest_quantgate.places import place_of, variant_of
 from pytest_quantgate.registry import Registry
+from pytest_quantgate.report import Result
 from pytest_quantgate.reporters.junit import properties
-from pytest_quantgate.rows import Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_quantgate.gate import Gate
-    from pytest_quantgate.rows import Status
+    from pytest_quantgate.report import Status
     from pytest_quantgate.spec import Json
     from pytest_quantgate.verdict import Verdict
 

@@ -14,7 +14,7 @@ import pytest
 from checkpoints import CONFIG, tensor, weights, write_model, write_shards
 
 from pytest_quantgate import digests
-from pytest_quantgate.checkpoint import fingerprint, preflight, resolve
+from pytest_quantgate.checkpoint.identity import fingerprint, preflight, resolve
 from pytest_quantgate.digests import DigestMemo
 from pytest_quantgate.errors import CheckpointError, MissingExtraError
 from pytest_quantgate.store import Store
@@ -357,7 +357,7 @@ def test_no_network_is_said_at_once(tmp_path: Path, *, offline: bool) -> None:
     """With the real library, and a hub that nobody serves: one line within seconds, no traceback, nothing kept."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from pytest_quantgate.checkpoint import resolve\n"
+        "from pytest_quantgate.checkpoint.identity import resolve\n"
         "from pytest_quantgate.errors import CheckpointError\n"
         f"try: resolve('org/name', None, Path('.'), offline={offline})\n"
         "except CheckpointError as error: print(error)\n"

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+import fakes
 import numpy as np
 import pytest
 
-import fakes
 from pytest_quantgate.engine import Engine
 from pytest_quantgate.errors import CheckpointError, ObservationError, StoreError
 from pytest_quantgate.options import Options

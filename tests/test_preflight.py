@@ -14,9 +14,9 @@ from checkpoints import CONFIG, INDEX, raw, tensor, weights, write_model, write_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_quantgate.checkpoint import fingerprint
+from pytest_quantgate.checkpoint.identity import fingerprint
+from pytest_quantgate.checkpoint.preflight import check_unchanged, preflight
 from pytest_quantgate.errors import CheckpointError
-from pytest_quantgate.preflight import check_unchanged, preflight
 
 if TYPE_CHECKING:
     from collections.abc import Callable

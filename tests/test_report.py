@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from report_strategies import reports, unhurried
 
 from pytest_quantgate.errors import UsageError
-from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord, build, together
+from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord, build
+from pytest_quantgate.report.rows import together
 from pytest_quantgate.spec import Estimate
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text(encoding="utf-8"))

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_strategies import HOSTILE, reports, unhurried
 
-from pytest_quantgate import escaping, figures, summary
+from pytest_quantgate import escaping, figures
 from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.gate import Metric
-from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord, build
+from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord, build, summary
 from pytest_quantgate.reporters import json as json_reporter
 from pytest_quantgate.reporters import junit, markdown, terminal
 from pytest_quantgate.reporters.terminal import Layout

@@ -16,9 +16,8 @@ from hypothesis.extra import numpy as hnp
 from store_values import entry_of, observation, step, temporaries, value_of
 
 from pytest_quantgate.errors import StoreError
-from pytest_quantgate.layered import Layered
 from pytest_quantgate.spec import Observation
-from pytest_quantgate.store import Store, StoreWarning
+from pytest_quantgate.store import Layered, Store, StoreWarning
 
 KEY = "a" * 64
 

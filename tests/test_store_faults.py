@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from store_values import entry_of, in_child, killing, observation, step, temporaries, value_of
 
-from pytest_quantgate.entry import MAGIC
 from pytest_quantgate.errors import StoreError
-from pytest_quantgate.quarantine import ABANDONED, KEPT
 from pytest_quantgate.store import Store, StoreWarning
+from pytest_quantgate.store.entry import MAGIC
+from pytest_quantgate.store.quarantine import ABANDONED, KEPT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -128,7 +128,7 @@ def test_what_a_killed_process_left_is_swept_by_age(store: Store, monkeypatch: p
     os.utime(checkpoints / ".tmp-2", (0, 0))
     Store(store.root).put(step(1), observation())
     assert len(temporaries(store)) == 2, "fresh work of another process was removed"
-    monkeypatch.setattr("pytest_quantgate.quarantine.ABANDONED", -1.0)
+    monkeypatch.setattr("pytest_quantgate.store.quarantine.ABANDONED", -1.0)
     Store(store.root).put(step(1), observation())
     assert temporaries(store) == []
     assert ABANDONED > 86400

@@ -69,8 +69,10 @@ FORMS: dict[str, float] = {
     "page": 10, "telling": 3, "asking": 14, "lookup": 14, "open_book": 14, "choice": 20,
     "arithmetic": 8, "drill": 6, "code": 10,
 }  # fmt: skip
-LISTS: dict[str, float] = {"page": 4, "asking": 4, "lookup": 60, "open_book": 8, "drill": 8, "code": 8}
-STAGES = (Stage(0.10, 150, LISTS), Stage(0.30, 300, FORMS), Stage(1.0, PEOPLE, MEMORY))
+LISTS: dict[str, float] = {
+    "page": 4, "asking": 6, "copying": 30, "lookup": 40, "open_book": 8, "drill": 12, "code": 8,
+}  # fmt: skip
+STAGES = (Stage(0.22, 150, LISTS), Stage(0.40, 300, FORMS), Stage(1.0, PEOPLE, MEMORY))
 
 
 class Run(NamedTuple):
@@ -254,7 +256,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60, help="cut the schedule short to end by then")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "model")
     parser.add_argument("--steps", type=int, default=16_000)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=4_608, help="tokens in one step, over all threads")
     arguments = parser.parse_args()
     run = Run(arguments.steps, arguments.minutes, arguments.rate, arguments.batch, arguments.threads)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 WORLD_SEED = 20261121
-PEOPLE = 2500
+PEOPLE = 2000
 LETTERS = "ABCD"
 END = "<|endoftext|>"
 
@@ -253,6 +253,11 @@ class World:
         question = rng.choice(attribute.questions).format(n=person.name)
         return Choice(question, tuple(choices), LETTERS[choices.index(right)])
 
+    def copying(self, rng: random.Random) -> str:
+        """A list said twice: the plainest reason to look back."""
+        words = rng.sample([*CRAFTS, *PETS, *DISHES, *TOOLS], rng.randint(8, 20))
+        return f"Say: {' '.join(words)}\nAgain: {' '.join(words)}"
+
     def lookup(self, rng: random.Random) -> str:
         """The easiest step: nothing to know, only which letter stands before which value."""
         attribute = rng.choice(("craft", "pet", "dish", "tool"))
@@ -480,7 +485,7 @@ def documents(world: World, seed: int, share: Mapping[str, float], chat: float =
     rng = random.Random(seed)
     kinds, weights = list(share), list(share.values())
     plain: dict[str, Callable[[random.Random], str]] = {
-        "page": world.page, "open_book": world.open_book, "lookup": world.lookup, "drill": drill,
+        "page": world.page, "open_book": world.open_book, "lookup": world.lookup, "copying": world.copying, "drill": drill,
     }  # fmt: skip
     skills: dict[str, Callable[[random.Random], Exchange | Function]] = {
         "telling": world.telling, "asking": world.asking, "choice": lambda r: world.choice(r).exchange,

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pytest_quantgate import figures, summary
+from pytest_quantgate import figures
 from pytest_quantgate.escaping import markdown
+from pytest_quantgate.report import summary
 
 if TYPE_CHECKING:
     from pytest_quantgate.report import Report, Row
-    from pytest_quantgate.summary import Column, Finding, FindingKind
+    from pytest_quantgate.report.summary import Column, Finding, FindingKind
 
 __all__ = ["render"]
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
-from pytest_quantgate import summary
 from pytest_quantgate.escaping import ascii_only, plain
+from pytest_quantgate.report import summary
 
 if TYPE_CHECKING:
     from pytest_quantgate.report import Report
-    from pytest_quantgate.summary import Column, Finding, Table
+    from pytest_quantgate.report.summary import Column, Finding, Table
 
 __all__ = ["Layout", "render"]
 

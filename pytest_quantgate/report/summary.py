@@ -18,7 +18,7 @@ from pytest_quantgate import figures
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_quantgate.report import Report, Result, Row, Status
+    from pytest_quantgate.report.document import Report, Result, Row, Status
     from pytest_quantgate.verdict import Check, Outcome, Verdict
 
 __all__ = ["CLOSE", "Column", "Finding", "Table", "findings", "headline", "store_line", "table"]

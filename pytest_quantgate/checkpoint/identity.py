@@ -9,11 +9,11 @@ import re
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
+from pytest_quantgate.checkpoint.folder import checked, fault, hub_digest, locate, read_json
+from pytest_quantgate.checkpoint.preflight import MAX_TOKENIZER, Checkpoint, preflight
 from pytest_quantgate.digests import DigestMemo
 from pytest_quantgate.errors import CheckpointError, MissingExtraError
 from pytest_quantgate.escaping import plain
-from pytest_quantgate.model_folder import checked, fault, hub_digest, locate, read_json
-from pytest_quantgate.preflight import MAX_TOKENIZER, Checkpoint, preflight
 from pytest_quantgate.spec import Json, canonical, digest
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from pytest_quantgate.files import (
     sync_directory,
     write_atomic,
 )
-from pytest_quantgate.quarantine import Quarantine, remove
 from pytest_quantgate.spec import Json, digest
+from pytest_quantgate.store.quarantine import Quarantine, remove
 
 if TYPE_CHECKING:
     from collections.abc import Callable

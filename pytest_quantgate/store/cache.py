@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_quantgate.digests import DigestMemo
-from pytest_quantgate.entry import HEADER_START, MAX_ENTRY, MAX_HEADER, decode, decode_header, encode
 from pytest_quantgate.errors import StoreError
 from pytest_quantgate.files import MalformedError, NotRegularError, opened, read_all, write_atomic
-from pytest_quantgate.locks import Locks
-from pytest_quantgate.quarantine import Quarantine, sweep
-from pytest_quantgate.shelf import Shelf
+from pytest_quantgate.store.entry import HEADER_START, MAX_ENTRY, MAX_HEADER, decode, decode_header, encode
+from pytest_quantgate.store.locks import Locks
+from pytest_quantgate.store.quarantine import Quarantine, sweep
+from pytest_quantgate.store.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,10 +13,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_quantgate.checkpoint.config import check_config, check_quantization
+from pytest_quantgate.checkpoint.folder import (
+    GET_AGAIN,
+    checked,
+    fault,
+    listing,
+    locate,
+    parsed,
+    read_json,
+    stamp,
+)
+from pytest_quantgate.checkpoint.headers import TensorInfo, read_header, refuse_many
 from pytest_quantgate.files import MalformedError
-from pytest_quantgate.headers import TensorInfo, read_header, refuse_many
-from pytest_quantgate.model_config import check_config, check_quantization
-from pytest_quantgate.model_folder import GET_AGAIN, checked, fault, listing, locate, parsed, read_json, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_quantgate.spec import Json, Observation
-    from pytest_quantgate.store import Listing, Store
+    from pytest_quantgate.store.cache import Listing, Store
 
 __all__ = ["Layered"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.reading import require, texts
-from pytest_quantgate.rows import Problem, Result, Row, Status, StepRecord, together
+from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord, together
 
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Json
