@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pytest_quantgate.gate import Gate as Gate
     from pytest_quantgate.gate import Metric as Metric
     from pytest_quantgate.marks import quantgate as quantgate
-    from pytest_quantgate.parse import parse as parse
     from pytest_quantgate.terms import (
         bits_per_weight as bits_per_weight,
     )
@@ -110,7 +109,6 @@ if TYPE_CHECKING:
 _HOME = {
     "marks": ("quantgate",),
     "gate": ("Gate", "Metric"),
-    "parse": ("parse",),
     "terms": (
         "bits_per_weight", "delta_p", "disk", "kld", "load_time", "metric", "ppl", "ppl_delta", "ram",
         "token_latency", "tokens_per_second", "top1_agreement", "ttft", "vram", "weights_memory",

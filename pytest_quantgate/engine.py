@@ -50,6 +50,7 @@ class Engine:
         options: offline, refresh and what may be loaded.
         narrator: who is told.
         baseline: gives what recipes are made from.
+        planned: keys of this session's steps: what is stored under them is no older form of another step.
         since: observations stored before this time (seconds since the epoch) do not count for what is refreshed.
 
     """
@@ -60,6 +61,7 @@ class Engine:
     narrator: Narrator
     baseline: Callable[[], ModelSpec | None]
     since: float
+    planned: frozenset[str] = frozenset()
     records: list[StepRecord] = field(default_factory=list)
     _done: dict[str, Observation | QuantgateError] = field(default_factory=dict)
     _executor: Local = field(init=False)
@@ -127,7 +129,9 @@ class Engine:
         alike = [
             listing
             for listing in self.store.entries()
-            if listing.step.observe == step.observe and listing.step.model.name == step.model.name
+            if listing.step.observe == step.observe
+            and listing.step.model.name == step.model.name
+            and listing.key not in self.planned
         ]
         if alike:
             newest = max(alike, key=lambda listing: listing.written)

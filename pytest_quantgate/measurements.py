@@ -114,6 +114,7 @@ class Measurements:
             metrics += [parse_metric(text) for text in (*_ALWAYS, *self.study.measure)]
             wants.extend(self._wants_of(name, metrics))
         self.plan = plan.make(wants, self.study.names)
+        self.engine.planned = frozenset(step.key for step in self.plan.steps)
 
     def _wants_of(self, name: str, metrics: Iterable[Metric]) -> Iterator[Want]:
         baseline = self.baseline

@@ -27,8 +27,19 @@ def test_measured_once(study, dist):
     assert len(report["results"]) == 8
     labels = [step["label"] for step in report["steps"] if step["source"] == "measured"]
     assert sorted(labels) == sorted(set(labels))
-    if dist == "loadgroup":
-        assert log.count("load good") == log.count("load bad") == 1
+
+
+def test_a_variant_stays_on_one_worker(study):
+    """Under --dist loadgroup all tests of a variant run in one process, so that it loads there once."""
+    for index in range(4):
+        (study.path / f"test_{index}.py").write_text(
+            "import os\nfrom pathlib import Path\nfrom pytest_quantgate import *\n"
+            "@quantgate(ppl < 1e9)\ndef test_it(quant_variant):\n"
+            "    worker = os.environ['PYTEST_XDIST_WORKER']\n"
+            "    Path(f'{quant_variant.name}.{worker}.ran').touch()\n"
+        )
+    study.run("-n", "4", "--dist", "loadgroup").assert_outcomes(passed=8)
+    assert sorted(path.name.split(".")[0] for path in study.path.glob("*.ran")) == ["bad", "good"]
 
 
 def test_refresh_measures_once(study):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ __all__ = ["Head", "Rows", "read_rows"]
 
 CHUNK_BYTES = 160 * 2**20  # float32 logits of one chunk
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # these take copies of a chunk
-CACHE_BYTES = 2 * 2**20
+PART_BYTES = {"cpu": 2**19, "cuda": 2**25}  # of a CPU: per thread, to stay in its core's cache
+TOP_ROWS = 256  # positions whose largest logits are looked for at once: bounds the memory that takes
 PROBE_TOKENS = 32
 BLOCK = 64  # columns
 
@@ -120,44 +122,67 @@ class Head:
 
 
 def read_rows(logits: Tensor, targets: Tensor, top_k: int, asked: Tensor | None) -> Rows:
-    """Read one chunk of logits (P, vocabulary).
+    """Read one chunk of logits (P, vocabulary), which stays as it is.
 
     `targets` (P,) are the tokens that are there; log-probabilities are read at `asked` (P, K), or at the
-    `top_k` of each row. The logits may be overwritten: a copy would be one more chunk of memory.
+    `top_k` of each row.
 
     Raises:
         ObservationError: a logit is NaN or infinite.
 
     """
-    # a few rows at a time stay in a CPU's cache through all that is read off them
-    size = len(logits) if logits.is_cuda else max(1, CACHE_BYTES // (4 * logits.shape[1]))
-    asked_parts = [None] * len(logits) if asked is None else torch.split(asked, size)
-    parts = zip(torch.split(logits, size), torch.split(targets, size), asked_parts, strict=False)
-    read = [_read(part, there, top_k, wanted) for part, there, wanted in parts]
-    rows = Rows(*(torch.cat(column) for column in zip(*read, strict=True)))
-    if not bool(torch.isfinite(rows.floor).all()):  # a NaN or an infinity reaches the least, the sum, or both
+    swept = _sweep(logits)
+    if not bool(torch.isfinite(swept.floor - swept.log_total).all()):
         raise ObservationError("the logits are not finite: look for NaN weights or a dtype that overflows")
-    return rows
-
-
-def _read(logits: Tensor, targets: Tensor, top_k: int, asked: Tensor | None) -> Rows:
-    scores = logits.float()
-    blocks = _block_maxima(scores)  # (P, N)
-    scores.sub_(blocks.amax(-1, keepdim=True))  # near zero, float32 is at its finest
-    top1 = _largest(scores, blocks, 1)[:, 0]
+    top1 = _largest(logits, swept.blocks, 1)[:, 0]
     if asked is None:
-        asked = _largest(scores, blocks, top_k)
-    at, there = scores.gather(1, asked), scores.gather(1, targets[:, None])[:, 0]
-    floor = scores.amin(-1)
-    total = scores.exp_().sum(-1).log_()  # overwrites: nothing is read after this
-    return Rows(there - total, top1, asked, at - total[:, None], floor - total)
+        parts = zip(torch.split(logits, TOP_ROWS), torch.split(swept.blocks, TOP_ROWS), strict=True)
+        asked = torch.cat([_largest(rows, blocks, top_k) for rows, blocks in parts])
+    at, there = (swept.normalized(logits.gather(1, ids)) for ids in (asked, targets[:, None]))
+    return Rows(there[:, 0], top1, asked, at, swept.normalized(swept.floor)[:, 0])
 
 
-def _block_maxima(scores: Tensor) -> Tensor:
-    """Return the maximum of every block of 64 columns (P, N); a shorter last block counts as one."""
-    whole = scores.shape[1] // BLOCK * BLOCK
-    maxima = scores[:, :whole].view(len(scores), -1, BLOCK).amax(-1)
-    return maxima if whole == scores.shape[1] else torch.cat([maxima, scores[:, whole:].amax(-1, True)], 1)
+class _Swept(NamedTuple):
+    """What takes a look at every logit, in float32."""
+
+    blocks: Tensor  # (P, N) the maximum of every block of 64 columns; a shorter last one counts
+    top: Tensor  # (P, 1) the maximum
+    floor: Tensor  # (P, 1) the minimum
+    log_total: Tensor  # (P, 1) log Σ exp(logit - top)
+
+    def normalized(self, logits: Tensor) -> Tensor:
+        """Return log-probabilities (P, K): less the maximum first, since near zero float32 is at its finest."""
+        return logits.float() - self.top - self.log_total
+
+
+def _sweep(logits: Tensor) -> _Swept:
+    """Go over the logits once, a few rows at a time, so that a CPU's caches hold them while they are read.
+
+    Every thread gets rows of its own: a row that is split between threads travels between their caches.
+    """
+    count, width = logits.shape
+    threads = torch.get_num_threads() if logits.device.type == "cpu" else 1
+    size = threads * max(1, PART_BYTES.get(logits.device.type, 2**25) // (4 * width))
+    blank = partial(torch.empty, device=logits.device, dtype=torch.float32)
+    swept = _Swept(blank(count, -(-width // BLOCK)), blank(count, 1), blank(count, 1), blank(count, 1))
+    space = blank(min(size, count), width)
+    for begin in range(0, count, size):
+        here = slice(begin, begin + size)
+        rows = logits[here].float()
+        _block_maxima(rows, swept.blocks[here])
+        torch.amax(swept.blocks[here], -1, keepdim=True, out=swept.top[here])
+        torch.amin(rows, -1, keepdim=True, out=swept.floor[here])
+        torch.sub(rows, swept.top[here], out=space[: len(rows)]).exp_()
+        torch.sum(space[: len(rows)], -1, keepdim=True, out=swept.log_total[here])
+    swept.log_total.log_()
+    return swept
+
+
+def _block_maxima(rows: Tensor, out: Tensor) -> None:
+    whole = rows.shape[1] // BLOCK
+    torch.amax(rows[:, : whole * BLOCK].view(len(rows), whole, BLOCK), -1, out=out[:, :whole])
+    if whole < out.shape[1]:
+        torch.amax(rows[:, whole * BLOCK :], -1, keepdim=True, out=out[:, whole:])
 
 
 def _largest(scores: Tensor, blocks: Tensor, count: int) -> Tensor:
