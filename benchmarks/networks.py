@@ -14,7 +14,17 @@ from pytest_quantgate.backends.memory import PeakMemory
 from pytest_quantgate.backends.transformers import TransformersModel, load
 from pytest_quantgate.spec import ModelSpec
 
-__all__ = ["EXAMPLE", "LARGE", "SMALL", "Subject", "example", "in_memory", "numbers", "random_qwen2", "rounded"]
+__all__ = [
+    "EXAMPLE",
+    "LARGE",
+    "SMALL",
+    "Subject",
+    "example",
+    "in_memory",
+    "numbers",
+    "random_qwen2",
+    "rounded",
+]
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 LARGE = 151_936  # the vocabulary of Qwen2 and Qwen2.5
@@ -62,7 +72,9 @@ def in_memory(network: Any, tokenizer: Any, name: str = "baseline") -> Transform
 
 def numbers(vocabulary: int) -> PreTrainedTokenizerFast:
     """Return a tokenizer whose tokens are the numbers below `vocabulary`, written with blanks between."""
-    backend = Tokenizer(models.WordLevel({str(number): number for number in range(vocabulary)}, unk_token="0"))
+    backend = Tokenizer(
+        models.WordLevel({str(number): number for number in range(vocabulary)}, unk_token="0")
+    )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="0", pad_token="0")
 
@@ -70,9 +82,7 @@ def numbers(vocabulary: int) -> PreTrainedTokenizerFast:
 def rounded(network: Any, bits: int, group: int = 32) -> Any:
     """Return a copy with the decoder's linear weights rounded to the nearest of 2**bits levels, per group."""
     damaged = copy.deepcopy(network)
-    linears = [
-        module for module in damaged.get_decoder().modules() if isinstance(module, torch.nn.Linear)
-    ]
+    linears = [module for module in damaged.get_decoder().modules() if isinstance(module, torch.nn.Linear)]
     with torch.no_grad():
         for linear in linears:
             rows = linear.weight.view(-1, group)

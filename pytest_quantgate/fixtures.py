@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def _session_of(request: pytest.FixtureRequest) -> Session:
     if not options.is_active(request.config):
         pytest.skip("needs --quantgate: it measures models")
-    return request.config.stash[EDGE].session
+    session: Session = request.config.stash[EDGE].session
+    return session
 
 
 @dataclass(frozen=True, slots=True)

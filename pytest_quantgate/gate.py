@@ -265,7 +265,9 @@ def refine(metric: Metric, name: str) -> Metric:
         return replace(metric, relation=name)
     if name not in RELATIONS and not metric.statistic and not metric.relation:
         return replace(metric, statistic=name)
-    raise GateError(f"{metric}.{name}: write one statistic and then one relation at most: kld.p99.delta")
+    raise GateError(
+        f"{metric}.{name}: write one statistic and then one relation at most: token_latency.p99.delta"
+    )
 
 
 def _within(whole: Gate, part: Gate, form: Callable[[Gate], str]) -> str:

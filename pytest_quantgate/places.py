@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import pytest
 
-if TYPE_CHECKING:
-    from pytest_quantgate.plugin import Edge
-
 __all__ = ["EDGE", "VARIANT", "place_of", "variant_of"]
 
-EDGE: Final = pytest.StashKey["Edge"]()
+EDGE: Final = pytest.StashKey[Any]()
 """Where pytest's configuration keeps the plugin's state."""
 VARIANT: Final = "quant_variant"
 """The fixture that runs a test once per variant."""

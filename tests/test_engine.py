@@ -67,7 +67,12 @@ class Quantizer:
 QUANTIZER = Quantizer()
 BASE = ModelSpec("baseline", "base", "sha256:0", path="/nowhere", backend="fake")
 MADE = replace(
-    BASE, name="made", path="", weights="recipe:" + "a" * 64, recipe=Recipe("fake", (("bits", 8),)), source="fake"
+    BASE,
+    name="made",
+    path="",
+    weights="recipe:" + "a" * 64,
+    recipe=Recipe("fake", (("bits", 8),)),
+    source="fake",
 )
 STEP = Step("test_engine:COUNTING", BASE, Protocol.of("counting"))
 
@@ -82,7 +87,9 @@ def engine(tmp_path):
 
     def make(since: float = 0.0, **changes) -> Engine:
         options = Options(tmp_path, tmp_path / "store", None, "", False, False, False, False, False)
-        return Engine(Store(tmp_path / "store"), registry, replace(options, **changes), Quiet(), lambda: BASE, since)
+        return Engine(
+            Store(tmp_path / "store"), registry, replace(options, **changes), Quiet(), lambda: BASE, since
+        )
 
     return make
 
@@ -114,7 +121,9 @@ def test_a_failure_is_kept(engine):
 
 def test_offline_names_what_is_missing(engine):
     """Offline, a missing observation is an error that names step, store and way out."""
-    with pytest.raises(StoreError, match=r"baseline counting: not in the store .*store .*without --quantgate-offline"):
+    with pytest.raises(
+        StoreError, match=r"baseline counting: not in the store .*store .*without --quantgate-offline"
+    ):
         engine(offline=True).observation(STEP)
     assert calls == []
 
@@ -181,7 +190,15 @@ def test_one_model_at_a_time(engine, monkeypatch, tmp_path):
     one.release()
     beside.close()
     events = (tmp_path / "log").read_text().split("\n")
-    assert events == ["load baseline", "close baseline", "load v", "load baseline", "close v", "close baseline", ""]
+    assert events == [
+        "load baseline",
+        "close baseline",
+        "load v",
+        "load baseline",
+        "close v",
+        "close baseline",
+        "",
+    ]
 
 
 def test_differences_are_said(engine):

@@ -145,7 +145,7 @@ expected a statistic or relation after '.', found '<'
 
 |a<1 and ppl.delta.ratio < 1
 |        ^^^^^^^^^^^^^^^
-ppl.delta.ratio: write one statistic and then one relation at most: kld.p99.delta
+ppl.delta.ratio: write one statistic and then one relation at most: token_latency.p99.delta
 
 |ppl.name < 1
 |^^^^^^^^

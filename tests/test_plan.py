@@ -111,7 +111,13 @@ def test_identity_is_what_decides_the_number():
 def test_a_step_survives_json():
     """A step written as JSON is the same step again, recipe included."""
     recipe = Recipe("gptq", (("bits", 4), ("sym", True)), "there.jsonl", "ab")
-    step = Step("m:T", replace(BASE, recipe=recipe, options=(("x", 1.5),)), Protocol.of("t", corpus={"a": [1]}), "r", "d")
+    step = Step(
+        "m:T",
+        replace(BASE, recipe=recipe, options=(("x", 1.5),)),
+        Protocol.of("t", corpus={"a": [1]}),
+        "r",
+        "d",
+    )
     again = Step.from_json(step.to_json())
     assert again == step
     assert again.key == step.key

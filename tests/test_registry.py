@@ -71,7 +71,11 @@ def test_a_missing_library_names_its_extra(module, reference, extra, monkeypatch
 
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
-    for name in [name for name in sys.modules if name.startswith(("pytest_quantgate.backends.", "pytest_quantgate.quant"))]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.startswith(("pytest_quantgate.backends.", "pytest_quantgate.quant"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'pytest-quantgate\[{extra}\]'"):

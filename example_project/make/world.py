@@ -485,7 +485,8 @@ def documents(world: World, seed: int, share: Mapping[str, float], chat: float =
     rng = random.Random(seed)
     kinds, weights = list(share), list(share.values())
     plain: dict[str, Callable[[random.Random], str]] = {
-        "page": world.page, "open_book": world.open_book, "lookup": world.lookup, "copying": world.copying, "drill": drill,
+        "page": world.page, "open_book": world.open_book, "lookup": world.lookup, "copying": world.copying,
+        "drill": drill,
     }  # fmt: skip
     skills: dict[str, Callable[[random.Random], Exchange | Function]] = {
         "telling": world.telling, "asking": world.asking, "choice": lambda r: world.choice(r).exchange,
