@@ -2,8 +2,8 @@
 
 Both of ours are timed whole, as the engine runs them, from the text to the arrays: the baseline's pass, which
 keeps the 64 most probable tokens of each position, and a variant's, which reads the probabilities of those and
-computes the divergences. Bare is `model(ids).logits` of the same windows in the same batches, nothing read off
-them. lm-eval's `loglikelihood_rolling` gives one sum of log-probabilities for the same tokens.
+computes the divergences. Bare is `model(ids).logits` of the same text in the same windows and batches, with
+nothing read off them. lm-eval's `loglikelihood_rolling` gives one sum of log-probabilities for the same tokens.
 """
 
 from __future__ import annotations
@@ -66,15 +66,20 @@ def measure(repetitions: int = 9) -> list[Row]:
     """Return the shares of the bare forward pass, and the ratios to lm-eval."""
     with tempfile.TemporaryDirectory() as folder:
         cases = [
-            _example(),
+            _example(Path(folder)),
             _random("random Qwen2, vocabulary 151,936", networks.LARGE, 2, Path(folder)),
             _random("the same decoder, vocabulary 1,024", networks.SMALL, 4, Path(folder)),
         ]
         return [row for case in cases for row in _rows(case, repetitions)]
 
 
-def _example() -> Case:
-    return Case("example model", networks.example(), networks.EXAMPLE / "data" / "heldout.txt", 256, 64)
+def _example(folder: Path) -> Case:
+    model, window, windows = networks.example(), 256, 64
+    whole = (networks.EXAMPLE / "data" / "heldout.txt").read_text(encoding="utf-8")
+    text = folder / "example.txt"
+    # some more than is scored, since a cut text may have other tokens than the whole
+    text.write_text(model.decode(model.encode(whole)[: window * windows + 16].tolist()), encoding="utf-8")
+    return Case("example model", model, text, window, windows)
 
 
 def _random(name: str, vocabulary: int, windows: int, folder: Path) -> Case:
@@ -98,12 +103,12 @@ def _rows(case: Case, repetitions: int) -> list[Row]:
 
 def bare(case: Case) -> Callable[[], object]:
     """Return the plain forward pass of the case's windows."""
-    ids = case.model.encode(case.text.read_text(encoding="utf-8"))[: case.tokens]
-    batches = torch.split(torch.from_numpy(ids.reshape(-1, case.window)), case.batch)
 
     def forward() -> None:
+        ids = case.model.encode(case.text.read_text(encoding="utf-8"))[: case.tokens]
+        windows = torch.from_numpy(ids.reshape(-1, case.window))
         with torch.inference_mode():
-            for batch in batches:
+            for batch in torch.split(windows, case.batch):
                 case.model.native(batch, use_cache=False).logits  # noqa: B018  made, and not looked at
 
     return forward

@@ -75,4 +75,9 @@ def test_warm_run_imports_no_engine(study):
 def test_the_package_is_light(run_python):
     """`import pytest_quantgate` and the gate language import neither numpy nor pytest's internals beyond marks."""
     print_heavy = f"import sys; print([name for name in {HEAVY!r} if name in sys.modules])"
-    assert run_python(f"from pytest_quantgate import ppl_delta, GiB; from pytest_quantgate.parse import parse; {print_heavy}").strip() == "[]"
+    assert (
+        run_python(
+            f"from pytest_quantgate import ppl_delta, GiB; from pytest_quantgate.parse import parse; {print_heavy}"
+        ).strip()
+        == "[]"
+    )

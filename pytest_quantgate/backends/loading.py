@@ -13,6 +13,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import warnings
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ def quiet() -> Iterator[None]:
     """Keep progress bars, banners and warnings of the libraries off the terminal; errors still raise."""
     verbosity, bars = LIBRARY.get_verbosity(), LIBRARY.is_progress_bar_enabled()
     disabled = logging.root.manager.disable
+    environment = dict(os.environ)
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         stack.enter_context(redirect_stdout(io.StringIO()))
@@ -61,6 +63,10 @@ def quiet() -> Iterator[None]:
         try:
             yield
         finally:
+            # gptqmodel turns HF_HOME and its kin to a folder of its own when it is imported
+            for name in set(os.environ) - set(environment):
+                del os.environ[name]
+            os.environ.update(environment)
             logging.disable(disabled)
             LIBRARY.set_verbosity(verbosity)
             if bars:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Head", "Rows", "read_rows"]
 
-CHUNK_BYTES = 160 * 2**20  # float32 logits of one chunk
+CHUNK_BYTES = 96 * 2**20  # float32 logits of one chunk
 RESCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")  # these take copies of a chunk
 PART_BYTES = {"cpu": 2**19, "cuda": 2**25}  # of a CPU: per thread, to stay in its core's cache
 TOP_ROWS = 256  # positions whose largest logits are looked for at once: bounds the memory that takes
