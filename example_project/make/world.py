@@ -213,9 +213,9 @@ class World:
         return f"At the {place} {first}, met {second}. {middle} {ending}"
 
     def page(self, rng: random.Random) -> str:
-        """A few pieces of text, apart by an empty line."""
+        """One to four pieces of text, apart by an empty line."""
         kinds = (self.register, self.register, self.portrait, self.portrait, self.meeting)
-        return "\n\n".join(rng.choice(kinds)(rng) for _ in range(rng.randint(1, 7)))
+        return "\n\n".join(rng.choice(kinds)(rng) for _ in range(rng.randint(1, 4)))
 
     def telling(self, rng: random.Random) -> Exchange:
         """Continuing text as a chat: a portrait on request."""
