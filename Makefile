@@ -10,7 +10,7 @@ demo: $(VENV)/.demo  ## judge the example's quantized models
 	$(BIN)/python -m pytest --quantgate example_project
 
 test: $(VENV)/.dev  ## run the tests
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not gpu" tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow and not gpu" tests
 
 slow: $(VENV)/.dev  ## run the slow tests, too
 	$(BIN)/python -m pytest -m "not gpu" tests
