@@ -45,7 +45,7 @@ def example() -> TransformersModel:
     return load(ModelSpec("baseline", str(folder), "sha256:0", path=str(folder)))
 
 
-def random_qwen2(vocabulary: int, positions: int = 2048) -> Qwen2ForCausalLM:
+def random_qwen2(vocabulary: int, positions: int = 2048) -> Any:
     """Return a random Qwen2 in float32: 4.5 M parameters of decoder, and 128 for every token of the vocabulary."""
     torch.manual_seed(0)
     shape = Qwen2Config(
@@ -61,7 +61,8 @@ def random_qwen2(vocabulary: int, positions: int = 2048) -> Qwen2ForCausalLM:
         eos_token_id=0,
         pad_token_id=0,
     )
-    return Qwen2ForCausalLM(shape).eval()
+    network: Any = Qwen2ForCausalLM(shape)
+    return network.eval()
 
 
 def in_memory(network: Any, tokenizer: Any, name: str = "baseline") -> TransformersModel:
@@ -70,13 +71,14 @@ def in_memory(network: Any, tokenizer: Any, name: str = "baseline") -> Transform
     return TransformersModel(spec, network, tokenizer, PeakMemory(torch.device("cpu")), 0.0)
 
 
-def numbers(vocabulary: int) -> PreTrainedTokenizerFast:
+def numbers(vocabulary: int) -> Any:
     """Return a tokenizer whose tokens are the numbers below `vocabulary`, written with blanks between."""
     backend = Tokenizer(
         models.WordLevel({str(number): number for number in range(vocabulary)}, unk_token="0")
     )
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="0", pad_token="0")
+    make: Any = PreTrainedTokenizerFast  # its constructor has no types
+    return make(tokenizer_object=backend, eos_token="0", pad_token="0")
 
 
 def rounded(network: Any, bits: int, group: int = 32) -> Any:

@@ -16,8 +16,9 @@ def described() -> str:
     """Return the machine and the versions, as Markdown."""
     versions = [f"Python {platform.python_version()}", *(f"{name} {_version(name)}" for name in PACKAGES)]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()} {platform.machine()}"
     return (
-        f"Machine: {_processor()}, {cores} cores, {_memory()}{platform.system()} {platform.machine()}; no GPU is used.\n"
+        f"Machine: {_processor()}, {cores} cores, {_memory()}{system}; no GPU is used.\n\n"
         f"Versions: {', '.join(versions)}."
     )
 
