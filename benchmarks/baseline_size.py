@@ -93,10 +93,10 @@ def _errors(baseline: object, passes: dict[int, Observation], bits: int) -> list
         found, bound = _mean(short), float(short.arrays["kld_excess"].mean(dtype=np.float64))
         rows.append(
             Row(
-                f"`kld.mean` of the example rounded to {bits} bits, K = {top_k} of {whole:,}, to the exact value",
-                f"{found:.5g} nat ({exact - found:.2g} too low; stated bound {bound:.2g})",
-                f"{exact:.5g} nat",
-                found / exact,
+                f"what `kld.mean` misses of the exact value, example rounded to {bits} bits, K = {top_k} of {whole:,}",
+                f"{exact - found:.2g} nat (stated bound {bound:.2g})",
+                f"{exact:.4g} nat",
+                (exact - found) / exact,
             )
         )
     return rows
