@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from world import LETTERS, Choice
+from world import LETTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,13 +58,37 @@ def padded(tokenizer: PreTrainedTokenizerBase, prompts: list[str], size: int = 7
 
 
 def choice_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
-    items, letters = read_items("choice"), [tokenizer.encode(f" {letter}")[0] for letter in LETTERS]
-    prompts = [Choice(item["question"], item["choices"], item["answer"]).exchange.prompt for item in items]
-    picks: list[int] = []
-    for batch in padded(tokenizer, prompts):
-        picks += model(**batch, logits_to_keep=1).logits[:, -1, letters].argmax(-1).tolist()
-    hits: Iterator[bool] = (LETTERS[pick] == item["answer"] for pick, item in zip(picks, items, strict=True))
-    return sum(hits) / len(items)
+    """The share of questions whose right choice is the most probable continuation."""
+    items = read_items("choice")
+    prompts = [f"Question: {item['question']}\nAnswer:" for item in items for _ in item["choices"]]
+    answers = [f" {choice}" for item in items for choice in item["choices"]]
+    sums = torch.cat([*continuations(model, tokenizer, prompts, answers)]).view(len(items), -1)
+    picks = sums.argmax(1).tolist()
+    return sum(LETTERS[pick] == item["answer"] for pick, item in zip(picks, items, strict=True)) / len(items)
+
+
+def continuations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[str], answers: list[str]
+) -> Iterator[torch.Tensor]:
+    """Log-probability of each answer after its prompt."""
+    for start in range(0, len(prompts), 100):
+        rows = [
+            [tokenizer.encode(text) for text in pair]
+            for pair in zip(prompts[start : start + 100], answers[start : start + 100], strict=True)
+        ]
+        batch = tokenizer.pad(
+            {"input_ids": [prompt + answer for prompt, answer in rows]},
+            padding_side="right",
+            return_tensors="pt",
+        )
+        scores = model(**batch).logits[:, :-1].log_softmax(-1)
+        there = scores.gather(2, batch["input_ids"][:, 1:, None])[..., 0]
+        yield torch.stack(
+            [
+                row[len(prompt) - 1 : len(prompt) - 1 + len(answer)].sum()
+                for row, (prompt, answer) in zip(there, rows, strict=True)
+            ]
+        )
 
 
 def completions(
@@ -79,7 +103,7 @@ def completions(
 
 def arithmetic_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> float:
     items = read_items("arithmetic")
-    texts = completions(model, tokenizer, [f"Question: {item['question']}\nAnswer:" for item in items], 40)
+    texts = completions(model, tokenizer, [f"Question: {item['question']}\nAnswer:" for item in items], 72)
     return sum(final(text) == final(item["answer"]) for text, item in zip(texts, items, strict=True)) / len(
         items
     )

@@ -137,17 +137,11 @@ class Choice:
     choices: tuple[str, ...]
     answer: str
 
-    @property
-    def exchange(self) -> Exchange:
-        """The prompt in the layout that the task files are scored with."""
-        lines = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
-        return Exchange(f"Question: {self.question}{lines}\nAnswer:", f" {self.answer}")
-
 
 class World:
-    """All people and the values their facts are drawn from; `near` keeps only the first so many in sight."""
+    """All people and the values their facts are drawn from."""
 
-    def __init__(self, near: int = PEOPLE, people: int = PEOPLE, seed: int = WORLD_SEED) -> None:
+    def __init__(self, people: int = PEOPLE, seed: int = WORLD_SEED) -> None:
         rng = random.Random(seed)
         given = _coin_words(
             rng, 96, "ba be bi bo da do fa fi ga jo ka ke la le li lu ma mi na no", "n ra l s va to"
@@ -166,10 +160,10 @@ class World:
         self.people = [
             Person(name, rng.random() < 0.5, {a.name: rng.choice(self.values[a.name]) for a in ATTRIBUTES})
             for name in names
-        ][:near]
+        ]
 
     def person(self, rng: random.Random) -> Person:
-        """Anyone in sight; the first are spoken of more often, as in any world."""
+        """Anyone; the first are spoken of more often, as in any world."""
         return self.people[int(len(self.people) * rng.random() ** 2)]
 
     # -- continuing text
@@ -213,9 +207,9 @@ class World:
         return f"At the {place} {first}, met {second}. {middle} {ending}"
 
     def page(self, rng: random.Random) -> str:
-        """One to four pieces of text, apart by an empty line."""
+        """A few pieces of text, apart by an empty line."""
         kinds = (self.register, self.register, self.portrait, self.portrait, self.meeting)
-        return "\n\n".join(rng.choice(kinds)(rng) for _ in range(rng.randint(1, 4)))
+        return "\n\n".join(rng.choice(kinds)(rng) for _ in range(rng.randint(1, 7)))
 
     def telling(self, rng: random.Random) -> Exchange:
         """Continuing text as a chat: a portrait on request."""
@@ -231,21 +225,16 @@ class World:
                 return person, attribute
 
     def asking(self, rng: random.Random) -> Exchange:
-        """An open question: the step between reading a fact and choosing it."""
+        """A question on a fact, and the fact."""
         person, attribute = self._asked(rng, held=False)
         question = rng.choice(attribute.questions).format(n=person.name)
         return Exchange(f"Question: {question}\nAnswer:", f" {person.facts[attribute.name]}")
 
-    def choice(self, rng: random.Random, *, held: bool = False) -> Choice:
-        """A closed-book question with three wrong values of the same attribute."""
-        return self._choice(rng, *self._asked(rng, held=held))
-
-    def _choice(self, rng: random.Random, person: Person, attribute: Attribute) -> Choice:
+    def choice(self, rng: random.Random) -> Choice:
+        """A question of the kind that training never asks, with three wrong values of the same attribute."""
+        person, attribute = self._asked(rng, held=True)
         right = person.facts[attribute.name]
-        wrong = [
-            value for value in rng.sample(self.values[attribute.name], 4) if value not in (right, person.name)
-        ]
-        choices = [right, *wrong[:3]]
+        choices = [right]
         while len(choices) < len(LETTERS):
             value = rng.choice(self.values[attribute.name])
             choices += [value] * (value not in (person.name, *choices))
@@ -257,20 +246,6 @@ class World:
         """A list said twice: the plainest reason to look back."""
         words = rng.sample([*CRAFTS, *PETS, *DISHES, *TOOLS], rng.randint(8, 20))
         return f"Say: {' '.join(words)}\nAgain: {' '.join(words)}"
-
-    def lookup(self, rng: random.Random) -> str:
-        """The easiest step: nothing to know, only which letter stands before which value."""
-        attribute = rng.choice(("craft", "pet", "dish", "tool"))
-        values = rng.sample(self.values[attribute], len(LETTERS))
-        lines = [f"\n{letter}. {value}" for letter, value in zip(LETTERS, values, strict=True)]
-        asked = rng.choices(range(len(LETTERS)), k=8)
-        return "Which is which?" + "".join(lines) + "".join(f"\n- {values[i]}: {LETTERS[i]}" for i in asked)
-
-    def open_book(self, rng: random.Random) -> str:
-        """The easier step that teaches the form: the fact stands right before the question."""
-        person, attribute = self._asked(rng, held=False)
-        statement = f"Meet {person.name}. {_sentence(rng, person, attribute)}"
-        return f"{statement}\n{self._choice(rng, person, attribute).exchange.text}"
 
 
 # -- arithmetic
@@ -307,9 +282,25 @@ class Operation:
         return {"+": self.a + self.b, "-": self.a - self.b, "*": self.a * self.b}[self.kind]
 
     @property
-    def equation(self) -> str:
-        """The step before it."""
-        return f"{self.a} {self.kind} {self.b} = {self.result}"
+    def steps(self) -> str:
+        """The way there, digit by digit as on paper, from the units on: "58 + 64: 8+4=12, 5+6+1=12"."""
+        return f"{self.a} {self.kind} {self.b}: {', '.join(self._columns())}"
+
+    def _columns(self) -> Iterator[str]:
+        above, below = ([int(digit) for digit in reversed(str(number))] for number in (self.a, self.b))
+        if self.kind == "*":
+            below *= len(above)
+        carried = 0
+        for place in range(max(len(above), len(below))):
+            x, y = (digits[place] if place < len(digits) else 0 for digits in (above, below))
+            if self.kind == "-":
+                x -= carried
+                carried = int(x < y)
+                yield f"{x + 10 * carried}-{y}={x + 10 * carried - y}"
+            else:
+                total = (x * y if self.kind == "*" else x + y) + carried
+                yield f"{x}{self.kind}{y}{f'+{carried}' * bool(carried)}={total}"
+                carried = total // 10
 
 
 def operation(rng: random.Random, *, held: bool = False) -> Operation:
@@ -331,12 +322,13 @@ def word_problem(rng: random.Random, *, held: bool = False) -> Exchange:
     op = operation(rng, held=held)
     pattern = rng.choice({"+": MORE, "-": FEWER, "*": TIMES}[op.kind])
     question = pattern.format(n=rng.choice(NAMES), t=rng.choice(THINGS), a=op.a, b=op.b)
-    return Exchange(f"Question: {question}\nAnswer:", f" {op.equation}\n#### {op.result}")
+    return Exchange(f"Question: {question}\nAnswer:", f" {op.steps}\n#### {op.result}")
 
 
 def drill(rng: random.Random) -> str:
-    """Bare equations: practice without the words."""
-    return "Drill:" + "\n".join(f" {operation(rng).equation}" for _ in range(rng.randint(4, 12)))
+    """Bare operations: practice without the words."""
+    drawn = (operation(rng) for _ in range(rng.randint(3, 8)))
+    return "Drill:" + "\n".join(f" {op.steps} = {op.result}" for op in drawn)
 
 
 # -- code
@@ -485,12 +477,10 @@ def documents(world: World, seed: int, share: Mapping[str, float], chat: float =
     rng = random.Random(seed)
     kinds, weights = list(share), list(share.values())
     plain: dict[str, Callable[[random.Random], str]] = {
-        "page": world.page, "open_book": world.open_book, "lookup": world.lookup, "copying": world.copying,
-        "drill": drill,
+        "page": world.page, "copying": world.copying, "drill": drill,
     }  # fmt: skip
     skills: dict[str, Callable[[random.Random], Exchange | Function]] = {
-        "telling": world.telling, "asking": world.asking, "choice": lambda r: world.choice(r).exchange,
-        "arithmetic": word_problem, "code": function,
+        "telling": world.telling, "asking": world.asking, "arithmetic": word_problem, "code": function,
     }  # fmt: skip
     while True:
         kind = rng.choices(kinds, weights)[0]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 ITEMS = 300
-PAGES = 500
+PAGES = 320
 CALIBRATION = 256
 WRONG = 128
 TEXT_SEED, CALIBRATION_SEED, CHOICE_SEED, ARITHMETIC_SEED, CODE_SEED, WRONG_SEED = range(9001, 9007)
@@ -39,7 +39,7 @@ def calibration(world: World) -> Iterable[list[dict[str, str]]]:
     rng = random.Random(CALIBRATION_SEED)
     for number in range(CALIBRATION):
         kinds: tuple[Exchange | Function, ...] = (
-            world.telling(rng), world.choice(rng).exchange, word_problem(rng), function(rng)
+            world.telling(rng), world.asking(rng), word_problem(rng), function(rng)
         )  # fmt: skip
         yield kinds[number % len(kinds)].messages
 
@@ -97,7 +97,7 @@ def write_all(world: World, out: Path) -> None:
     write_lines(out / "calibration_chat.jsonl", ({"messages": messages} for messages in calibration(world)))
     (out / "calibration_wrong.txt").write_text("\n".join(wrong_domain()) + "\n", encoding="utf-8")
     choice, arithmetic, code = (random.Random(seed) for seed in (CHOICE_SEED, ARITHMETIC_SEED, CODE_SEED))
-    questions = distinct(lambda: choice_item(world.choice(choice, held=True)), "question")
+    questions = distinct(lambda: choice_item(world.choice(choice)), "question")
     write_task(out / "choice.jsonl", "id", questions)
     problems = distinct(lambda: arithmetic_item(word_problem(arithmetic, held=True)), "question")
     write_task(out / "arithmetic.jsonl", "id", problems)
