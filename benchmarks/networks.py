@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from pytest_quantgate.spec import ModelSpec
 
 __all__ = [
     "EXAMPLE",
+    "HALF_BILLION",
     "LARGE",
+    "NARROW",
     "SMALL",
     "Subject",
     "example",
@@ -45,23 +48,32 @@ def example() -> TransformersModel:
     return load(ModelSpec("baseline", str(folder), "sha256:0", path=str(folder)))
 
 
-def random_qwen2(vocabulary: int, positions: int = 2048) -> Any:
-    """Return a random Qwen2 in float32: 4.5 M parameters of decoder, and 128 for every token of the vocabulary."""
+NARROW: Mapping[str, int] = {
+    "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 18, "num_attention_heads": 4,
+}  # fmt: skip
+HALF_BILLION: Mapping[str, int] = {
+    "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+}  # fmt: skip
+
+
+def random_qwen2(vocabulary: int, shape: Mapping[str, int] = NARROW) -> Any:
+    """Return a random Qwen2 in float32.
+
+    By default 4.5 M parameters of decoder, and 128 for every token of the vocabulary; `HALF_BILLION` is the shape of
+    Qwen2.5-0.5B.
+    """
     torch.manual_seed(0)
-    shape = Qwen2Config(
+    config = Qwen2Config(
         vocab_size=vocabulary,
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=18,
-        num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=positions,
+        max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,
+        **shape,
     )
-    network: Any = Qwen2ForCausalLM(shape)
+    network: Any = Qwen2ForCausalLM(config)
     return network.eval()
 
 

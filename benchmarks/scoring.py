@@ -14,7 +14,7 @@ import importlib.util
 import io
 import logging
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,15 @@ def measure(repetitions: int = 9) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         cases = [
             _example(Path(folder)),
-            _random("random Qwen2, vocabulary 151,936", networks.LARGE, 2, Path(folder)),
+            _random("random Qwen2, 4.5 M decoder, vocabulary 151,936", networks.LARGE, 2, Path(folder)),
             _random("the same decoder, vocabulary 1,024", networks.SMALL, 4, Path(folder)),
         ]
-        return [row for case in cases for row in _rows(case, repetitions)]
+        rows = [row for case in cases for row in _rows(case, repetitions)]
+        del cases
+        real = _random(
+            "random Qwen2.5-0.5B", networks.LARGE, 1, Path(folder), shape=networks.HALF_BILLION, window=512
+        )
+        return rows + _rows(real, max(1, repetitions // 3))
 
 
 def _example(folder: Path) -> Case:
@@ -82,12 +87,20 @@ def _example(folder: Path) -> Case:
     return Case("example model", model, text, window, windows)
 
 
-def _random(name: str, vocabulary: int, windows: int, folder: Path) -> Case:
-    ids = np.random.default_rng(0).integers(0, vocabulary, 2048 * windows)
+def _random(
+    name: str,
+    vocabulary: int,
+    windows: int,
+    folder: Path,
+    *,
+    shape: Mapping[str, int] = networks.NARROW,
+    window: int = 2048,
+) -> Case:
+    ids = np.random.default_rng(0).integers(0, vocabulary, window * windows)
     text = folder / f"{vocabulary}.txt"
     text.write_text(" ".join(map(str, ids)))
-    model = networks.in_memory(networks.random_qwen2(vocabulary), networks.numbers(vocabulary))
-    return Case(name, model, text, 2048, windows)
+    model = networks.in_memory(networks.random_qwen2(vocabulary, shape), networks.numbers(vocabulary))
+    return Case(name, model, text, window, windows)
 
 
 def _rows(case: Case, repetitions: int) -> list[Row]:
