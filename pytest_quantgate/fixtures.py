@@ -1,11 +1,12 @@
-"""The fixtures: a variant, its loaded model, the baseline, and measuring from inside a test."""
+"""The fixtures: a variant, its loaded model, the baseline, and measuring from inside a test.
+
+Every run imports this file; what the fixtures return is imported by the first test that asks for one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +14,9 @@ from pytest_quantgate import options
 from pytest_quantgate.places import EDGE
 
 if TYPE_CHECKING:
-    from pytest_quantgate.gate import Gate, Metric
-    from pytest_quantgate.measurements import Measurements
+    from pytest_quantgate.handles import Baseline, Quantgate, QuantizedModel, QuantVariant
     from pytest_quantgate.session import Session
-    from pytest_quantgate.spec import Estimate, Model, ModelSpec, Recipe
+    from pytest_quantgate.spec import Model
 
 
 def _session_of(request: pytest.FixtureRequest) -> Session:
@@ -26,132 +26,27 @@ def _session_of(request: pytest.FixtureRequest) -> Session:
     return session
 
 
-@dataclass(frozen=True, slots=True)
-class QuantVariant:
-    """A configured variant, nothing loaded."""
-
-    name: str
-    measurements: Measurements
-
-    @property
-    def spec(self) -> ModelSpec:
-        """What it is: identity of the weights, type it computes in, engine.
-
-        Raises:
-            CheckpointError: its checkpoint is missing, damaged or refused.
-
-        """
-        return self.measurements.spec(self.name)
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """How it is made; None for a checkpoint that exists."""
-        return self.spec.recipe
-
-    def measure(self, metric: Metric) -> Estimate:
-        """Return a metric of this variant, from the store where it is there.
-
-        Raises:
-            QuantgateError: why there is no such number.
-
-        """
-        return self.measurements.estimate(self.name, metric)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizedModel:
-    """A variant whose model is loaded when it is first touched: a test whose body is empty loads nothing."""
-
-    variant: QuantVariant
-
-    @property
-    def name(self) -> str:
-        """The variant's name."""
-        return self.variant.name
-
-    @property
-    def recipe(self) -> Recipe | None:
-        """How it is made; None for a checkpoint that exists."""
-        return self.variant.recipe
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint's folder; a recipe is quantized first, unless the store has the result."""
-        return Path(self.variant.measurements.engine.materialize(self.variant.spec).path)
-
-    @property
-    def loaded(self) -> Model:
-        """The model as the backend gives it: `encode`, `score`, `generate`."""
-        return self.variant.measurements.engine.model(self.variant.spec)
-
-    @property
-    def model(self) -> Any:
-        """The engine's own model, e.g. a `transformers.PreTrainedModel`."""
-        return self.loaded.native
-
-    @property
-    def tokenizer(self) -> Any:
-        """The engine's own tokenizer."""
-        return self.loaded.tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """Measurements of the unquantized model; with a warm store, nothing is loaded."""
-
-    measurements: Measurements
-
-    def measure(self, metric: Metric) -> Estimate:
-        """Return an absolute metric of the baseline.
-
-        Raises:
-            QuantgateError: why there is no such number.
-
-        """
-        return self.measurements.baseline_estimate(metric)
-
-
-@dataclass(frozen=True, slots=True)
-class Quantgate:
-    """Measures and judges the variant of the running test."""
-
-    variant: QuantVariant
-    session: Session
-
-    def measure(self, metric: Metric) -> Estimate:
-        """Return a metric of the variant.
-
-        Raises:
-            QuantgateError: why there is no such number.
-
-        """
-        return self.variant.measure(metric)
-
-    def check(self, *gates: Gate | str) -> None:
-        """Require gates: the test fails, or is skipped where they cannot be measured, with the reason.
-
-        Raises:
-            GateError: an argument is no gate.
-
-        """
-        self.session.require(self.variant.name, gates)
-
-
 @pytest.fixture(scope="session")
 def quant_variant(request: pytest.FixtureRequest) -> QuantVariant:
     """The specification of a configured variant; the test runs once for each."""
+    from pytest_quantgate.handles import QuantVariant  # noqa: PLC0415  free unless asked for
+
     return QuantVariant(request.param, _session_of(request).measurements)
 
 
 @pytest.fixture(scope="session")
 def quantized_model(quant_variant: QuantVariant) -> QuantizedModel:
     """A configured variant: model, tokenizer, path and recipe, loaded on first use; the test runs once for each."""
+    from pytest_quantgate.handles import QuantizedModel  # noqa: PLC0415  free unless asked for
+
     return QuantizedModel(quant_variant)
 
 
 @pytest.fixture(scope="session")
 def baseline(request: pytest.FixtureRequest) -> Baseline:
     """Cached measurements of the unquantized model."""
+    from pytest_quantgate.handles import Baseline  # noqa: PLC0415  free unless asked for
+
     return Baseline(_session_of(request).measurements)
 
 
@@ -169,4 +64,6 @@ def baseline_model(request: pytest.FixtureRequest) -> Iterator[Model]:
 @pytest.fixture
 def quantgate(request: pytest.FixtureRequest, quant_variant: QuantVariant) -> Quantgate:
     """Measures and checks from inside a test body."""
+    from pytest_quantgate.handles import Quantgate  # noqa: PLC0415  free unless asked for
+
     return Quantgate(quant_variant, _session_of(request))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_quantgate import checkpoint, machine
 from pytest_quantgate.checkpoint import preflight
-from pytest_quantgate.errors import CheckpointError, ConfigError, UsageError
+from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, UsageError
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import Json, ModelSpec, digest
 
@@ -75,7 +75,7 @@ class Models:
             return preflight(
                 path, allow_pickle=self._options.allow_pickle, allow_code=self._options.allow_code
             )
-        except CheckpointError as error:
+        except (CheckpointError, MissingExtraError) as error:
             raise CheckpointError(f"{table.name}: {error}") from error
 
     def _existing(self, table: ModelTable, sound: Checkpoint) -> ModelSpec:

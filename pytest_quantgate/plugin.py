@@ -1,19 +1,19 @@
 """pytest's hooks, each one call long.
 
 Imports the standard library, pytest and light siblings only: a suite without gates pays for this file and nothing
-else. The session is made when the first gate is collected with gates active, and the results when the first report
-that carries some arrives.
+else. The hooks that run per test are registered where gates are active. The session is made when the first gate is
+collected then, and the results when the first report that carries some arrives.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
 from pytest_quantgate import hookspecs, options
-from pytest_quantgate.errors import UsageError
+from pytest_quantgate.errors import ConfigError, UsageError
 from pytest_quantgate.places import EDGE, VARIANT, place_of
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 pytest_plugins = ("pytest_quantgate.fixtures",)
 
 _SINCE: Final = "quantgate_since"
+_REFUSED: Final = "quantgate_refused"
 _NOT_ACTIVE: Final = "needs --quantgate: it measures models"
 
 
@@ -64,23 +65,23 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "quantgate(*gates, variants=[...]): the quantized model must meet the gates; needs --quantgate",
     )
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and options.is_active(config):
-        # the configuration's gates are tests, too; who names files on the command line has chosen
-        config.args.extend(_configured(config))
-    config.stash[EDGE] = Edge(config)
-    config.pluginmanager.register(config.stash[EDGE], "quantgate-edge")
+    edge = config.stash[EDGE] = Edge(config)
+    config.pluginmanager.register(edge, "quantgate-edge")
+    if options.is_active(config):
+        config.pluginmanager.register(Active(config, edge), "quantgate-active")
+        if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+            # the configuration's gates are tests, too; who names files on the command line has chosen
+            config.args.extend(_configured(config))
 
 
 class Edge:
-    """The hooks that need to remember something: the session of this process, and results that arrived."""
+    """The session of this process, and the hooks for every run: they are called per file, or once."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._session: Session | None = None
-        self._results: Results | None = None
-        self._broken = ""
         worker: dict[str, Any] | None = getattr(config, "workerinput", None)
-        self._is_worker = worker is not None
+        self.is_worker = worker is not None
         self._since: float = worker[_SINCE] if worker else time.time()
 
     @property
@@ -97,38 +98,15 @@ class Edge:
             self._session = Session(self._config, self._since)
         return self._session
 
-    # --- collection
+    @property
+    def started(self) -> Session | None:
+        """The session, if something needed it."""
+        return self._session
 
-    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-        """Collect the gates that the configuration file holds."""
-        if file_path.name not in options.CONFIG_NAMES or not options.is_active(self._config):
-            return None
-        if file_path != options.config_file(self._config):
-            return None
-        from pytest_quantgate.items import GateFile  # noqa: PLC0415  free unless gates are active
-
-        return GateFile.from_parent(parent, path=file_path)
-
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Run a gated test once per variant."""
-        marks = list(metafunc.definition.iter_markers("quantgate"))
-        if not (marks or VARIANT in metafunc.fixturenames) or not options.is_active(self._config):
-            return
-        try:
-            names = self.session.variants_of(marks)
-        except UsageError as error:
-            raise UsageError(f"{place_of(metafunc.definition)}: {error}") from error
-        if VARIANT not in metafunc.fixturenames:
-            # the marker is the test: it need not ask for a fixture to be run per variant
-            metafunc.fixturenames.append(VARIANT)
-        metafunc.parametrize(
-            VARIANT, [self._parameter(name) for name in names], indirect=True, scope="session"
-        )
-
-    def _parameter(self, name: str) -> Any:
-        # under --dist loadgroup all tests of a variant then go to one worker
-        grouped = self._config.pluginmanager.hasplugin("xdist")
-        return pytest.param(name, id=name, marks=[pytest.mark.xdist_group(name)] if grouped else [])
+    def judge(self, item: pytest.Item) -> None:
+        """Judge the gates of an item, in its call phase."""
+        if self._session is not None and _is_gated(item):
+            self._session.check(item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:
@@ -136,13 +114,15 @@ class Edge:
         report = yield
         raised = getattr(report, "call", None) and report.call.excinfo
         if raised and isinstance(raised.value, UsageError):
-            self._refuse(f"{_place_of(raised, collector)}{raised.value}", report)
+            self.refuse(f"{_place_of(raised, collector)}{raised.value}")
         return report
 
-    def _refuse(self, message: str, report: Any) -> None:
-        if not self._is_worker:
-            raise pytest.UsageError(message)
-        report.longrepr = message
+    def refuse(self, message: str) -> NoReturn:
+        """End the run with a usage error, on a worker too."""
+        # what a worker raises stays there: the controller reads this when the worker is down
+        output: dict[str, Any] = getattr(self._config, "workeroutput", {})
+        output[_REFUSED] = message
+        raise pytest.UsageError(message)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -157,11 +137,75 @@ class Edge:
         try:
             self.session.prepare(gated, plan=not self._config.option.collectonly)
         except UsageError as error:
-            if not self._is_worker:
-                raise pytest.UsageError(str(error)) from None
-            self._broken = str(error)
+            self.refuse(str(error))
         in_order = iter(sorted(gated, key=self.session.rank))
         items[:] = [next(in_order) if _is_gated(item) else item for item in items]
+
+    # --- the controller of pytest-xdist's workers
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell xdist workers when this run began, so that --quantgate-refresh measures once, not once per worker."""
+        node.workerinput[_SINCE] = self._since
+
+    @pytest.hookimpl(optionalhook=True, trylast=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """End the run with the usage error that ended a worker."""
+        if message := getattr(node, "workeroutput", {}).get(_REFUSED):
+            raise pytest.UsageError(message)
+
+
+class Active:
+    """The hooks for gates to be measured; some are called per test. A controller's session never starts."""
+
+    def __init__(self, config: pytest.Config, edge: Edge) -> None:
+        self._config = config
+        self._edge = edge
+        self._results: Results | None = None
+
+    # --- collection
+
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        """Collect the gates that the configuration file holds."""
+        if file_path.name not in options.CONFIG_NAMES or file_path != options.config_file(self._config):
+            return None
+        from pytest_quantgate.items import GateFile  # noqa: PLC0415  free unless gates are active
+
+        return GateFile.from_parent(parent, path=file_path)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Run a gated test once per variant."""
+        marks = list(metafunc.definition.iter_markers("quantgate"))
+        if not (marks or VARIANT in metafunc.fixturenames):
+            return
+        try:
+            names = self._edge.session.variants_of(marks)
+        except ConfigError:
+            raise  # it names its own place, and the test that is collected first has no part in it
+        except UsageError as error:
+            raise UsageError(f"{place_of(metafunc.definition)}: {error}") from error
+        if VARIANT not in metafunc.fixturenames:
+            # the marker is the test: it need not ask for a fixture to be run per variant
+            metafunc.fixturenames.append(VARIANT)
+        metafunc.parametrize(
+            VARIANT, [self._parameter(name) for name in names], indirect=True, scope="session"
+        )
+
+    def _parameter(self, name: str) -> Any:
+        # under --dist loadgroup all tests of a variant then go to one worker
+        grouped = self._config.pluginmanager.hasplugin("xdist")
+        return pytest.param(name, id=name, marks=[pytest.mark.xdist_group(name)] if grouped else [])
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """Add the self-tests of the gates, before -k and -m choose among the items."""
+        if not self._config.getoption("--quantgate-selftest"):
+            return
+        from pytest_quantgate.items import selftests  # noqa: PLC0415  free unless asked for
+
+        gated = [item for item in items if _is_gated(item)]
+        if gated:
+            items.extend(selftests(session, gated))
 
     # --- running
 
@@ -171,22 +215,15 @@ class Edge:
         if not self._config.getoption("--quantgate-plan"):
             return None
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        for line in self.session.plan_lines():
+        for line in self._edge.session.plan_lines():
             reporter.write_line(line)
         return True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
         """Judge the gates of a test before its body runs."""
-        self.judge(pyfuncitem)
+        self._edge.judge(pyfuncitem)
         return (yield)
-
-    def judge(self, item: pytest.Item) -> None:
-        """Judge the gates of an item, in its call phase."""
-        if self._session is not None and _is_gated(item):
-            if self._broken:
-                pytest.fail(self._broken, pytrace=False)
-            self._session.check(item)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -194,29 +231,25 @@ class Edge:
     ) -> Generator[None, Any, Any]:
         """Let the results ride on the report."""
         report = yield
-        judged = self._session is not None and not self._broken and _is_gated(item)
-        if judged and (call.when == "call" or (call.when == "setup" and report.failed)):
-            report.quantgate = self.session.payload(item, report)
+        session = self._edge.started
+        last = call.when == "call" or (call.when == "setup" and report.failed)
+        if session is not None and last and _is_gated(item):
+            report.quantgate = session.payload(item, report)
         return report
 
     def pytest_sessionfinish(self) -> None:
         """Free what is loaded, and write the report files."""
-        if self._session is not None:
-            self._session.close()
+        if self._edge.started is not None:
+            self._edge.started.close()
         if self._results is not None:
             self._results.write()
 
-    # --- reporting; under pytest-xdist this is the controller, which has no session
-
-    @pytest.hookimpl(optionalhook=True)
-    def pytest_configure_node(self, node: Any) -> None:
-        """Tell xdist workers when this run began, so that --quantgate-refresh measures once, not once per worker."""
-        node.workerinput[_SINCE] = self._since
+    # --- reporting; under pytest-xdist in the controller
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the results that ride on a report."""
         payload = getattr(report, "quantgate", None)
-        if payload is None or self._is_worker:
+        if payload is None or self._edge.is_worker:
             return
         if self._results is None:
             from pytest_quantgate.results import Results  # noqa: PLC0415  free unless there are some

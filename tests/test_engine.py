@@ -154,6 +154,27 @@ def test_a_recipe_is_made_once(engine):
     assert Path(str(first.facts["path"])).is_dir()
 
 
+def test_a_recipe_that_was_measured_is_read(engine):
+    """A second run neither quantizes nor loads: its numbers belong to the checkpoint that is there."""
+    made = engine().observation(replace(STEP, model=MADE))
+    calls.clear()
+    warm = engine()
+    assert warm.observation(replace(STEP, model=MADE)).facts == made.facts
+    assert calls == []
+    assert [record.source for record in warm.records] == ["store"]
+
+
+def test_offline_makes_no_checkpoint(engine):
+    """Offline, a recipe whose checkpoint is not there is an error that names variant, store and way out."""
+    with pytest.raises(
+        StoreError, match=r"made: its checkpoint is not in the store .*without --quantgate-off"
+    ):
+        engine(offline=True).materialize(MADE)
+    assert calls == []
+    ready = engine().materialize(MADE)
+    assert engine(offline=True).materialize(MADE) == ready
+
+
 def test_a_recipe_that_breaks_leaves_nothing(engine, tmp_path):
     """A failing quantizer leaves neither a checkpoint nor half of one."""
     broken = replace(MADE, recipe=Recipe("fake", (("fail", True),)), weights="recipe:" + "b" * 64)

@@ -204,6 +204,10 @@ CONFIGS: dict[str, tuple[bytes | str, str]] = {
     "80 group": (config(quantization_config={"quant_method": "gptq", "group_size": 0}), '"group_size" is 0'),
     "80 desc_act": (config(quantization_config={"quant_method": "gptq", "desc_act": "no"}), '"desc_act" is'),
     "81 labels": (config(num_labels=10**7), '"num_labels" is 10000000'),
+    "81 named labels": (
+        config(id2label=dict.fromkeys(map(str, range(10**5 + 1)), 0)).replace(" ", ""),
+        '"id2label" has 100001 entries',
+    ),
     "82 BOM": (b"\xef\xbb\xbf{}", "not JSON"),
     "82 not UTF-8": (b'{"model_type":"\xff"}', "not UTF-8"),
     "89 dtype": (config(dtype="int4"), "\"dtype\" is 'int4'"),

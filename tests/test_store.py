@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,39 @@ def test_a_checkpoint_is_built_once(store: Store) -> None:
     assert record["about"] == {"recipe": "r"}
     assert [name for name, _, _ in record["files"]] == ["sub/config.json", "weights"]  # type: ignore[misc, union-attr]
     assert temporaries(store) == []
+
+
+@pytest.mark.parametrize("theirs", ["whole", "damaged"])
+def test_two_who_build_at_once(store: Store, theirs: str) -> None:
+    """Where no lock stopped another runner, its checkpoint is kept if it is whole, else ours takes the place."""
+    other = Store(store.root, lock_timeout=0.05)
+
+    def meanwhile(folder: Path) -> None:
+        write_weights(folder)
+        (folder / "ours").write_text("")
+        with pytest.warns(StoreWarning, match="holds it for more than"):
+            made = other.build_checkpoint(KEY, write_weights, {})
+        if theirs == "damaged":
+            (made / "weights").write_bytes(b"8765432")
+
+    if theirs == "damaged":
+        with pytest.warns(StoreWarning, match="damaged checkpoint"):
+            made = store.build_checkpoint(KEY, meanwhile, {})
+    else:
+        made = store.build_checkpoint(KEY, meanwhile, {})
+    assert (made / "ours").exists() == (theirs == "damaged")
+    assert (made / "weights").read_bytes() == b"12345678"
+    assert store.checkpoint(KEY) == made
+    assert temporaries(store) == []
+
+
+def test_a_checkpoint_that_vanishes_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cleaner that empties the store while it is filled gives one line, not a folder that is not there."""
+    from pytest_quantgate.store import shelf
+
+    monkeypatch.setattr(shelf, "sync_directory", lambda folder: shutil.rmtree(folder / KEY))
+    with pytest.raises(StoreError, match="vanished while it was made; run again"):
+        store.build_checkpoint(KEY, write_weights, {})
 
 
 def test_the_content_of_a_checkpoint_has_a_digest(store: Store) -> None:

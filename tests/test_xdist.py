@@ -53,27 +53,56 @@ def test_refresh_measures_once(study):
     assert len(scores) <= 2
 
 
-def test_a_mistake_is_reported(study):
-    """A gate that can never be judged fails the run with its message, and without an internal error."""
-    (study.path / "test_it.py").write_text(
-        "from pytest_quantgate import *\n@quantgate('nope < 1')\ndef test_it(): pass\n"
-    )
-    result = study.run("-n", "2")
-    assert result.ret != 0
-    text = result.stdout.str() + result.stderr.str()
-    assert "unknown metric 'nope'" in text
-    assert "INTERNALERROR" not in text
+MISTAKES = {
+    "an unknown metric": (
+        "@quantgate('nope < 1')\ndef test_it(): pass\n",
+        "test_it.py:2 (test_it[good]): unknown metric 'nope'",
+    ),
+    "a gate that is none": ("@quantgate(0 < ppl < 1)\ndef test_it(): pass\n", "test_it.py:2: "),
+    "a gate of the module": ("pytestmark = quantgate('ppl <')\ndef test_it(): pass\n", "test_it.py:2: "),
+    "a variant that is not there": (
+        "@quantgate(ppl < 1, variants=['gptq-*'])\ndef test_it(): pass\n",
+        "test_it.py:2 (test_it): unknown variant 'gptq-*'",
+    ),
+}
 
 
-def test_a_mistake_at_import_is_reported(study):
-    """So does one that Python itself meets."""
-    (study.path / "test_it.py").write_text(
-        "from pytest_quantgate import *\n@quantgate(0 < ppl < 1)\ndef test_it(): pass\n"
-    )
-    result = study.run("-n", "2")
-    assert result.ret != 0
+def refused(result: pytest.RunResult, message: str) -> None:
+    """Require exit code 4 and the message as pytest prints usage errors: once, and nothing of the machinery."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    errors = [line for line in result.errlines if line]
+    assert errors[0].startswith(f"ERROR: {message}")
+    assert len([line for line in errors if line.startswith("ERROR")]) == 1
     text = result.stdout.str() + result.stderr.str()
-    assert "INTERNALERROR" not in text
+    assert not any(word in text for word in ("INTERNALERROR", "Traceback", "crashed", "UsageError"))
+
+
+@pytest.mark.parametrize("body", MISTAKES)
+@pytest.mark.parametrize("dist", ["load", "loadgroup"])
+def test_a_mistake_is_a_usage_error(study, body, dist):
+    """A mistake in a gate ends the run as without workers: exit code 4 and one message, before any test."""
+    text, message = MISTAKES[body]
+    (study.path / "test_it.py").write_text(f"from pytest_quantgate import *\n{text}")
+    (study.path / "test_other.py").write_text("def test_other(): open('ran', 'w').close()")
+    refused(study.run("-n", "2", "--dist", dist), message)
+    assert not (study.path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "body", "message"),
+    [
+        ("tokens", 'corpsu = "x"', "[tool.quantgate.tokens]: unknown key 'corpsu'; did you mean 'corpus'?"),
+        ("gates", 'release = "ppl_delta <"', "[tool.quantgate.gates] release: "),
+        ("", 'baseline = "nowhere"', "baseline: model path 'nowhere' does not exist"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_a_usage_error(study, table, body, message):
+    """So does a mistake in the configuration file, found by the workers."""
+    (study.path / "test_it.py").write_text(BODY.format("it"))
+    study.tables[table] = body
+    result = study.run("-n", "2", "test_it.py", "quantgate.toml")
+    file = "" if message.startswith("baseline") else f"{study.path / 'quantgate.toml'}: "
+    refused(result, file + message)
 
 
 def test_plan_without_workers(study):

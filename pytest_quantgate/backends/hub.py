@@ -9,12 +9,11 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
+from pytest_quantgate import network
 from pytest_quantgate.errors import CheckpointError
 from pytest_quantgate.escaping import plain
 
@@ -42,43 +41,44 @@ _REASONS: tuple[tuple[type[Exception], str, str], ...] = (
     ),
     (RevisionNotFoundError, "has no such revision", "check the variant's revision"),
     (HFValidationError, "no valid hub id", "give 'organisation/name' or a folder"),
-    (
-        OfflineModeIsEnabled,
-        "not in the local cache, and HF_HUB_OFFLINE is set",
-        "download it once with hf download",
-    ),
 )
 
 
 def snapshot(source: str, revision: str | None, *, offline: bool) -> Path:
     """Return the local folder of a hub repository, downloaded if it must be and may be.
 
+    Where the hub cannot be reached, the local cache is used at once.
+
     Raises:
         CheckpointError: one line: what the hub said, and what to do.
 
     """
+    obstacle = "" if offline else network.obstacle()
     try:
         folder = snapshot_download(
             source,
             revision=revision,
             allow_patterns=PATTERNS,
             ignore_patterns=DUPLICATES,
-            local_files_only=offline,
+            local_files_only=offline or bool(obstacle),
             etag_timeout=TIMEOUT,
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except network.connection_errors(HfHubHTTPError, HFValidationError) as error:
         name = f"{source} (revision {revision})" if revision else source
-        raise CheckpointError(plain(f"model {name!r}: {_explain(error, offline=offline)}")) from error
+        reason = _explain(error, obstacle, offline=offline)
+        raise CheckpointError(plain(f"model {name!r}: {reason}")) from error
     return Path(str(folder))
 
 
-def _explain(error: Exception, *, offline: bool) -> str:
+def _explain(error: Exception, obstacle: str, *, offline: bool) -> str:
     for kind, what, next_step in _REASONS:
         if isinstance(error, kind):
             return f"{what}; {next_step}"
     if offline:
         return "not in the local cache; run once without --quantgate-offline, or give a folder"
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    if obstacle.startswith(network.OFFLINE_VARIABLE):
+        return f"not in the local cache, and {obstacle}; download it once with hf download"
+    reason = obstacle or (str(error).splitlines() or [type(error).__name__])[0][:160]
     return (
         f"the hub cannot be reached, the local cache lacks it ({reason}); check the network, or give a folder"
     )

@@ -10,12 +10,15 @@ import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pytest_quantgate import network
 from pytest_quantgate.errors import ConfigError, MissingExtraError, UsageError
+from pytest_quantgate.escaping import plain
 
 __all__ = ["WIKITEXT2", "Corpus", "corpus_at", "digest_of"]
 
@@ -128,17 +131,31 @@ def _parquet(path: Path, field: str) -> Iterable[str]:
 @functools.lru_cache(maxsize=2)
 def _read_dataset(corpus: Corpus) -> str:
     datasets = _library("datasets")
+    obstacle = "--quantgate-offline" if network.LOCAL_ONLY.get() else network.obstacle()
     try:
-        rows = datasets.load_dataset(corpus.dataset, corpus.name or None, split=corpus.split)
+        with _cache_alone(datasets) if obstacle else nullcontext():
+            rows = datasets.load_dataset(corpus.dataset, corpus.name or None, split=corpus.split)
         return corpus.join.join(rows[corpus.field])
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except network.connection_errors(ValueError, RuntimeError) as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = f"{obstacle}, and the local cache lacks it" if obstacle else said[:150]
         raise UsageError(
-            f"{corpus} cannot be had ({reason[:150]}); fetch it while the hub is reachable, "
+            f"{corpus} cannot be had ({plain(reason)}); fetch it while the hub is reachable, "
             "or set [tool.quantgate.tokens] corpus to a local file"
         ) from error
     except KeyError as error:
         raise UsageError(f"{corpus} has no field {corpus.field!r}; set field=") from error
+
+
+@contextmanager
+def _cache_alone(datasets: Any) -> Iterator[None]:
+    """Let `datasets` look only at what it fetched before: its environment variable is read at import."""
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
 
 
 def _library(name: str) -> Any:

@@ -53,8 +53,11 @@ _MARKERS = {
 }
 
 
-class StoreWarning(UserWarning):
-    """Something could not be kept, read or locked; the run went on."""
+class StoreWarning(StoreError, UserWarning):  # noqa: N818  a warning first
+    """Something could not be kept, read or locked; the run went on.
+
+    Also a `StoreError`: where warnings are errors (`-W error`), it ends the measurement with its line.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,39 @@ class Store:
             return contextlib.nullcontext(False)
         return self._locks.hold(_checked(key))
 
+    def entry(self, key: str) -> memoryview:
+        """Return an observation as it is stored, digest checked, for another store to `adopt`.
+
+        Raises:
+            StoreError: there is none, or it is damaged.
+
+        """
+        path = self._path(key)
+        try:
+            with opened(path) as (descriptor, status):
+                data = read_all(descriptor, min(status.st_size, MAX_ENTRY))
+            decode(data)
+        except (OSError, MalformedError) as error:
+            raise StoreError(f"{path}: cannot be read ({error})") from error
+        return data
+
+    def adopt(self, data: memoryview) -> Step:
+        """Keep what `entry` of another store gave; return its step. What is there already stays as it is.
+
+        Raises:
+            StoreError: it is no sound entry, or it cannot be written.
+
+        """
+        try:
+            found, _ = decode(data)
+            if self.get(found.key) is None:
+                write_atomic(self._path(found.key), [data])
+        except MalformedError as error:
+            raise StoreError(f"it is no sound observation: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.root}: cannot be written ({error.strerror}); {_NEXT_STEP}") from error
+        return found.step
+
     # --- checkpoints
 
     def checkpoint(self, key: str) -> Path | None:
@@ -187,6 +223,19 @@ class Store:
                 head = decode_header(read_all(descriptor, size), status.st_size)
                 yield Listing(head.key, head.step, status.st_size, status.st_mtime)
 
+    def step(self, key: str) -> Step | None:
+        """Return the step whose observation is stored under this key, from the header alone; None if there is none."""
+        with contextlib.suppress(OSError, MalformedError), opened(self._path(key)) as (descriptor, status):
+            size = min(status.st_size, MAX_HEADER + HEADER_START)
+            return decode_header(read_all(descriptor, size), status.st_size).step
+        return None
+
+    def older(self, older_than: float) -> tuple[Path, ...]:
+        """Return what `prune` would remove: observations and checkpoints written that many seconds ago."""
+        limit = time.time() - older_than
+        entries = sorted(self._home.glob("observations/??/*.obs"))
+        return (*(path for path in entries if _is_older(path, limit)), *self._shelf.older(limit))
+
     def prune(self, older_than: float) -> int:
         """Remove observations and checkpoints written more than `older_than` seconds ago; return how many.
 
@@ -213,8 +262,8 @@ class Store:
 
     def _warn(self, topic: str, message: str) -> None:
         if topic not in self._warned:
-            self._warned.add(topic)
             warnings.warn(message, StoreWarning, stacklevel=3)
+            self._warned.add(topic)  # not where warnings are errors: every measurement must end, not only one
 
     def _prepare(self) -> None:
         try:
@@ -250,9 +299,15 @@ def _read(path: Path, key: str) -> Observation:
     return observation
 
 
+def _is_older(path: Path, limit: float) -> bool:
+    with contextlib.suppress(OSError):
+        return path.lstat().st_mtime < limit
+    return False
+
+
 def _remove_older(path: Path, limit: float) -> bool:
     with contextlib.suppress(OSError):
-        if path.lstat().st_mtime < limit:
+        if _is_older(path, limit):
             path.unlink()
             return True
     return False
