@@ -40,6 +40,9 @@ if TYPE_CHECKING:
         ram as ram,
     )
     from pytest_quantgate.terms import (
+        since as since,
+    )
+    from pytest_quantgate.terms import (
         token_latency as token_latency,
     )
     from pytest_quantgate.terms import (
@@ -111,7 +114,7 @@ _HOME = {
     "gate": ("Gate", "Metric"),
     "terms": (
         "bits_per_weight", "delta_p", "disk", "kld", "load_time", "metric", "ppl", "ppl_delta", "ram",
-        "token_latency", "tokens_per_second", "top1_agreement", "ttft", "vram", "weights_memory",
+        "since", "token_latency", "tokens_per_second", "top1_agreement", "ttft", "vram", "weights_memory",
     ),
     "units": (
         "B", "GB", "GiB", "KB", "KiB", "MB", "MiB", "TB", "TiB", "h", "minute", "ms", "percent", "s", "tok_s", "us",

@@ -27,6 +27,7 @@ __all__ = [
     "ConfigError",
     "GateError",
     "GateSyntaxError",
+    "InconclusiveWarning",
     "MissingExtraError",
     "NotMeasurableError",
     "ObservationError",
@@ -123,3 +124,7 @@ class MissingExtraError(NotMeasurableError):
     def __init__(self, purpose: str, extra: str) -> None:
         self.extra = extra
         super().__init__(f"{purpose} needs an extra: pip install 'pytest-quantgate[{extra}]'")
+
+
+class InconclusiveWarning(UserWarning):
+    """A gate was not decided, and `--quantgate-inconclusive warn` lets its test pass."""

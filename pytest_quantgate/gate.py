@@ -27,14 +27,17 @@ if TYPE_CHECKING:
 
     Lookup: TypeAlias = Callable[["Comparison"], bool | None]
 
-__all__ = ["RELATIONS", "And", "Comparison", "Gate", "Metric", "Not", "Operator", "Or", "refine"]
+__all__ = ["RELATIONS", "SINCE", "And", "Comparison", "Gate", "Metric", "Not", "Operator", "Or", "refine"]
 
 Operator: TypeAlias = Literal["<", "<=", ">", ">="]
 
 RELATIONS = ("delta", "ratio", "log_ratio", "drop", "recovery")
 """How a variant's value is set against the baseline's; any other attribute of a metric names a statistic."""
 
-_FIELDS = ("name", "arguments", "statistic", "relation", "key")
+SINCE = "since"
+"""The word before a metric of which the same variant's value in an earlier run is what it is set against."""
+
+_FIELDS = ("name", "arguments", "statistic", "relation", SINCE, "key")
 _POSITIONAL = "of"
 
 
@@ -49,6 +52,7 @@ class Metric(Operand):
         arguments: (name, value) pairs in the order of their names; a positional one is named "of".
         statistic: which sub-quantity, e.g. "p99"; empty for a metric of one number.
         relation: one of `RELATIONS`; empty for the absolute value.
+        since: an earlier run whose value of the same variant takes the baseline's place; empty for the baseline.
 
     """
 
@@ -56,9 +60,12 @@ class Metric(Operand):
     arguments: tuple[tuple[str, Scalar], ...] = ()
     statistic: str = ""
     relation: str = ""
+    since: str = ""
 
     def __post_init__(self) -> None:
-        _check_name("metric", self.name)
+        _check_name("metric", self.name, (SINCE,))
+        if not self.since.isprintable():
+            raise GateError(f"since({self.since!r}): name a run by its id, its tag or the path of its report")
         if self.statistic:
             _check_name("statistic", self.statistic, (*_FIELDS, *RELATIONS))
         if self.relation not in ("", *RELATIONS):
@@ -73,7 +80,8 @@ class Metric(Operand):
         inside = [repr(values.pop(_POSITIONAL))] if _POSITIONAL in values else []
         inside += [f"{name}={value!r}" for name, value in values.items()]
         call = f"({', '.join(inside)})" if inside else ""
-        return ".".join(filter(None, (self.name + call, self.statistic, self.relation)))
+        earlier = f"{SINCE}({self.since!r})" if self.since else ""
+        return ".".join(filter(None, (earlier, self.name + call, self.statistic, self.relation)))
 
     def __getattr__(self, name: str) -> Metric:
         # copy, pickle and test tools probe private names; an unset field would come here for ever
@@ -166,6 +174,12 @@ class Comparison(Gate):
     metric: Metric
     operator: Operator
     limit: Quantity
+
+    def __post_init__(self) -> None:
+        if self.metric.since and not self.metric.relation:
+            raise GateError(
+                f"{self.metric} is set against an earlier run; say how: write {self.metric}.delta or .ratio"
+            )
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Return itself."""

@@ -1,4 +1,4 @@
-"""Gates of the configuration file as test items of their own: `quantgate.toml::release[gptq-v1]`."""
+"""Test items of the configuration file: its gates, `quantgate.toml::release[gptq-v1]`, and tests of gates."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.parse import parse
-from pytest_quantgate.places import EDGE
+from pytest_quantgate.places import EDGE, variant_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-__all__ = ["GateFile", "GateItem"]
+__all__ = ["GateFile", "GateItem", "SelftestItem", "selftests"]
 
 
 class GateFile(pytest.File):
@@ -55,3 +55,37 @@ class GateItem(pytest.Item):
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return where it is written."""
         return self.path, None, f"{self.name}: {self.gate}"
+
+
+class SelftestItem(pytest.Item):
+    """The gates of one variant, tried on damaged copies of it."""
+
+    def __init__(self, *, variant: str, marks: Iterable[pytest.Mark], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.variant = variant
+        for mark in marks:
+            self.add_marker(pytest.mark.quantgate.with_args(*mark.args, **mark.kwargs))
+        if self.config.pluginmanager.hasplugin("xdist"):
+            self.add_marker(pytest.mark.xdist_group(variant))
+
+    def runtest(self) -> None:
+        """Try the gates."""
+        self.config.stash[EDGE].session.selftest(self)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return the configuration file, and what is done."""
+        return self.path, None, self.name
+
+
+def selftests(root: pytest.Session, items: Iterable[pytest.Item]) -> Iterator[SelftestItem]:
+    """Yield a self-test for each variant that the collected items have gates for: those gates, together."""
+    study = root.config.stash[EDGE].session.study
+    marks: dict[str, list[pytest.Mark]] = {}
+    for item in items:
+        marks.setdefault(variant_of(item), []).extend(item.iter_markers("quantgate"))
+    file = GateFile.from_parent(root, path=study.file)
+    for variant in study.names:
+        if any(mark.args for mark in marks.get(variant, ())):
+            yield SelftestItem.from_parent(
+                file, name=f"selftest[{variant}]", variant=variant, marks=marks[variant]
+            )

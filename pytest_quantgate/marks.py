@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
@@ -20,23 +20,32 @@ from pytest_quantgate.parse import parse
 if TYPE_CHECKING:
     from _pytest.mark.structures import Mark
 
-__all__ = ["Clause", "Demand", "as_gate", "demand_of", "quantgate"]
+__all__ = ["Asked", "Clause", "Demand", "as_confidence", "as_gate", "demand_of", "quantgate"]
+
+_KEYWORDS: Final = ("variants", "confidence", "stop_early")
 
 
-def quantgate(*gates: Gate | str, variants: Sequence[str] = ()) -> pytest.MarkDecorator:
+def quantgate(
+    *gates: Gate | str,
+    variants: Sequence[str] = (),
+    confidence: float | None = None,
+    stop_early: bool | None = None,
+) -> pytest.MarkDecorator:
     """Mark a test, a class or, as `pytestmark`, a module with gates that must hold.
 
     Args:
         gates: comparisons such as `ppl_delta < 1.0`, joined by `&`, `|`, `~`, or the same as text.
         variants: names or patterns ("gptq-*") of the variants to test; all of them by default.
+        confidence: let the interval at this level decide these gates; by default as `--quantgate-confidence` says.
+        stop_early: stop the pass as soon as these gates are certain; by default as `--quantgate-stop-early` says.
 
     Raises:
-        GateError: an argument is no gate, or does not parse.
+        GateError: an argument is no gate, or does not parse; a confidence that is none.
 
     """
-    for gate in gates:
-        as_gate(gate)
-    keywords = {"variants": list(variants)} if variants else {}
+    given = {"variants": list(variants) or None, "confidence": confidence, "stop_early": stop_early}
+    keywords = {name: value for name, value in given.items() if value is not None}
+    clause_of(pytest.mark.quantgate.with_args(*gates, **keywords).mark)
     # with_args: a plain call with one argument could be taken for the decorated function itself
     return pytest.mark.quantgate.with_args(*gates, **keywords)
 
@@ -61,12 +70,22 @@ def as_gate(value: object) -> Gate:
     )
 
 
+class Asked(NamedTuple):
+    """A gate, and what its mark says of how to judge it; None: as the session does."""
+
+    gate: Gate
+    confidence: float | None = None
+    stop_early: bool | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One mark: its gates, and the variants that they are for (patterns; none: all)."""
+    """One mark: its gates, the variants that they are for (patterns; none: all), and how they are judged."""
 
     gates: tuple[Gate, ...] = ()
     patterns: tuple[str, ...] = ()
+    confidence: float | None = None
+    stop_early: bool | None = None
 
     def selects(self, variant: str) -> bool:
         """Return whether this mark is about the variant."""
@@ -99,9 +118,14 @@ class Demand:
             and (not gated or any(clause.selects(name) for clause in gated))
         )
 
-    def gates(self, variant: str) -> tuple[Gate, ...]:
+    def gates(self, variant: str) -> tuple[Asked, ...]:
         """Return the gates that must hold for one variant, each once."""
-        selected = (gate for clause in self.clauses if clause.selects(variant) for gate in clause.gates)
+        selected = (
+            Asked(gate, clause.confidence, clause.stop_early)
+            for clause in self.clauses
+            if clause.selects(variant)
+            for gate in clause.gates
+        )
         return tuple(dict.fromkeys(selected))
 
 
@@ -122,10 +146,30 @@ def clause_of(mark: Mark) -> Clause:
         UsageError: its arguments cannot be used.
 
     """
-    unknown = sorted(set(mark.kwargs) - {"variants"})
+    unknown = sorted(set(mark.kwargs) - set(_KEYWORDS))
     if unknown:
-        raise UsageError(f"quantgate() has no argument {unknown[0]!r}; it takes gates and variants=[...]")
-    named = mark.kwargs.get("variants", ())
-    if isinstance(named, str) or not all(isinstance(name, str) for name in named):
+        raise UsageError(
+            f"quantgate() has no argument {unknown[0]!r}; it takes gates, variants=[...], confidence=... and"
+            " stop_early=..."
+        )
+    named, confidence, stop_early = (mark.kwargs.get(name) for name in _KEYWORDS)
+    if isinstance(named, str) or not all(isinstance(name, str) for name in named or ()):
         raise UsageError(f"variants={named!r}: give a list of names or patterns, e.g. variants=['gptq-*']")
-    return Clause(tuple(as_gate(argument) for argument in mark.args), tuple(named))
+    if stop_early is not None and not isinstance(stop_early, bool):
+        raise UsageError(f"stop_early={stop_early!r}: write True or False")
+    gates = tuple(as_gate(argument) for argument in mark.args)
+    return Clause(gates, tuple(named or ()), as_confidence(confidence), stop_early)
+
+
+def as_confidence(value: object) -> float | None:
+    """Return a level between 0 and 1, both left out; None for none.
+
+    Raises:
+        UsageError: it is something else.
+
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UsageError(f"confidence={value!r}: write a number between 0 and 1, e.g. confidence=0.95")
+    return float(value)

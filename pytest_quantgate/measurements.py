@@ -5,10 +5,11 @@ The pytest session asks it for verdicts, fixtures ask it for estimates, and a co
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_quantgate import plan, verdict
+from pytest_quantgate import earlier, network, plan, verdict
 from pytest_quantgate.engine import Engine
 from pytest_quantgate.errors import (
     CheckpointError,
@@ -16,6 +17,8 @@ from pytest_quantgate.errors import (
     ObservationError,
     QuantgateError,
 )
+from pytest_quantgate.gate import Metric
+from pytest_quantgate.history import History, check_tag
 from pytest_quantgate.models import Models
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.registry import load
@@ -27,13 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from pytest_quantgate.engine import Narrator
-    from pytest_quantgate.gate import Gate, Metric
+    from pytest_quantgate.gate import Comparison
+    from pytest_quantgate.marks import Asked
     from pytest_quantgate.options import Options
     from pytest_quantgate.plan import Want
     from pytest_quantgate.registry import Registry
+    from pytest_quantgate.report import Change
     from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer, Step
     from pytest_quantgate.study import Study
-    from pytest_quantgate.verdict import Verdict
+    from pytest_quantgate.verdict import Lookup, Verdict
 
 __all__ = ["Measurements"]
 
@@ -64,11 +69,17 @@ class Measurements:
         self, study: Study, options: Options, registry: Registry, narrator: Narrator, since: float
     ) -> None:
         self.study = study
-        self.wants = Wants(registry, study)
-        self.wants.check_settings()
+        network.LOCAL_ONLY.set(options.offline)
+        check_tag(options.tag)
         store = Store(options.store, writable=True)
+        self.earlier = earlier.Earlier(History(options.store), store, (Path(), study.root))
+        self.wants = Wants(registry, study, self.earlier)
+        self.wants.check_settings()
+        self._behind: dict[str, dict[Metric, tuple[str, ...]]] = {}
         self._models = Models(study, options, store, registry)
+        self._options = options
         self._specs: dict[str, ModelSpec | CheckpointError] = {}
+        self._demands: dict[str, tuple[Asked, ...]] = {}
         self.plan = plan.Plan()
         self.engine = Engine(
             store, registry, options, narrator, partial(getattr, self._models, "baseline"), since
@@ -98,7 +109,7 @@ class Measurements:
             raise found
         return found
 
-    def prepare(self, demands: Mapping[str, Iterable[Gate]]) -> None:
+    def prepare(self, demands: Mapping[str, Iterable[Asked]]) -> None:
         """Plan what the gates of each variant need.
 
         A variant whose checkpoint is damaged is left out: its gates fail when they are judged.
@@ -108,13 +119,25 @@ class Measurements:
             CheckpointError: the baseline is missing, damaged or refused.
 
         """
+        self._demands = {name: tuple(dict.fromkeys(asked)) for name, asked in demands.items()}
+        self._check_families()
+        if self._options.against:
+            self.earlier.run(self._options.against)
         wants: list[Want] = []
-        for name, gates in demands.items():
-            metrics = [metric for gate in gates for metric in gate.metrics()]
+        for name, asked in self._demands.items():
+            metrics = [metric for one in asked for metric in one.gate.metrics()]
             metrics += [parse_metric(text) for text in (*_ALWAYS, *self.study.measure)]
             wants.extend(self._wants_of(name, metrics))
         self.plan = plan.make(wants, self.study.names)
         self.engine.planned = frozenset(step.key for step in self.plan.steps)
+
+    def _check_families(self) -> None:
+        for name, asked in self._demands.items():
+            if self._options.family and len({c for one in asked for c in one.gate.comparisons()}) == 1:
+                raise ConfigError(
+                    f"--quantgate-family {self._options.family}: {name} has one comparison, and a family takes two;"
+                    " leave the option out"
+                )
 
     def _wants_of(self, name: str, metrics: Iterable[Metric]) -> Iterator[Want]:
         baseline = self.baseline
@@ -155,12 +178,21 @@ class Measurements:
             QuantgateError: why there is no such number; `NotMeasurableError` if this machine cannot give it.
 
         """
-        want = self.wants.want(metric, self.spec(variant), self.baseline)
+        return self.estimate_of(self.spec(variant), metric)
+
+    def estimate_of(self, spec: ModelSpec, metric: Metric) -> Estimate:
+        """Return a metric of any model that is compared with the baseline, measuring what is missing.
+
+        Raises:
+            QuantgateError: why there is no such number.
+
+        """
+        want = self.wants.want(metric, spec, self.baseline)
         needs = want.needs()
         reference = self.engine.observation(needs.baseline) if needs.baseline else None
         observed = self.engine.observation(needs.variant)
-        observer: Observer = load(want.observe)
-        return observer.estimate(metric, observed, reference)
+        self._rests_on(spec, metric, needs.variant, needs.baseline)
+        return self.earlier.figure(metric, needs.variant, (observed, reference))
 
     def baseline_estimate(self, metric: Metric) -> Estimate:
         """Return a metric of the baseline itself.
@@ -181,20 +213,44 @@ class Measurements:
         assert step is not None
         observer: Observer = load(want.observe)
         observation = self.engine.observation(step)
+        self._rests_on(self.baseline, metric, step)
         return observer.estimate(metric, observation, observation)
 
-    def judge(self, variant: str, gates: Iterable[Gate]) -> tuple[Verdict, ...]:
+    def _rests_on(self, spec: ModelSpec, metric: Metric, *steps: Step | None) -> None:
+        """Note what a figure was computed from, so that it can be judged again and compared with later."""
+        keys = tuple(step.key for step in steps if step)
+        self._behind.setdefault(spec.name, {})[Metric(metric.name, metric.arguments)] = keys
+
+    def judge(self, variant: str, asked: Iterable[Asked]) -> tuple[Verdict, ...]:
         """Judge gates on a variant. What cannot be estimated becomes part of the verdict, never an exception."""
         problems = self.complete(variant)
-        insane = ObservationError("; ".join(problem.text for problem in problems)) if problems else None
+        insane = ObservationError("; ".join(map(_said, problems))) if problems else None
 
+        @cache
         def lookup(metric: Metric) -> Estimate | QuantgateError:
             try:
                 return insane or self.estimate(variant, metric)
             except QuantgateError as error:
                 return error
 
-        return tuple(verdict.judge(gate, lookup) for gate in gates)
+        return self.decide(asked, lookup, self._refuted(variant, lookup))
+
+    def decide(
+        self, asked: Iterable[Asked], lookup: Lookup, refuted: frozenset[Comparison] | None = None
+    ) -> tuple[Verdict, ...]:
+        """Judge gates by the estimates that `lookup` gives; see `verdict.Rule` for `refuted`."""
+        return tuple(
+            verdict.judge(one.gate, lookup, verdict.Rule(one.confidence or self._options.confidence, refuted))
+            for one in asked
+        )
+
+    def _refuted(self, variant: str, lookup: Lookup) -> frozenset[Comparison] | None:
+        """Return what the variant's whole family of gates refutes, if families are wanted."""
+        if not self._options.family:
+            return None
+        level = self._options.confidence
+        assert level is not None
+        return verdict.refuted((one.gate for one in self._demands.get(variant, ())), lookup, level)
 
     # --- reporting
 
@@ -205,15 +261,28 @@ class Measurements:
             spec = self.spec(variant)
         except CheckpointError:
             return Row(variant, table.model)
+        figures = self._figures(spec, partial(self.estimate, variant))
         return Row(
             name=variant,
             source=table.model,
             weights=spec.weights,
             dtype=spec.dtype,
             recipe=spec.recipe.to_json() if spec.recipe else None,
-            figures=self._figures(spec, partial(self.estimate, variant)),
+            figures=figures,
             problems=self._known_problems(variant),
+            steps=self._keys(variant),
         )
+
+    def changes(self, variant: str) -> tuple[Change, ...]:
+        """Return what has changed since the run that `--quantgate-against` names; measures nothing."""
+        ref = self._options.against
+        if not ref:
+            return ()
+        known = tuple(self._behind.get(variant, {}))
+        return earlier.changes(variant, self.earlier.run(ref), known, partial(self.estimate, variant), ref)
+
+    def _keys(self, model: str) -> dict[str, tuple[str, ...]]:
+        return {metric.key: keys for metric, keys in self._behind.get(model, {}).items()}
 
     def baseline_row(self) -> Row | None:
         """Return what has been measured of the baseline."""
@@ -222,7 +291,8 @@ class Measurements:
             return None
         dtypes = dict.fromkeys(step.model.dtype for step in self.plan.of("baseline"))
         figures = self._figures(spec, self.baseline_estimate)
-        return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures)
+        steps = self._keys(spec.name)
+        return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures, steps=steps)
 
     def _figures(self, spec: ModelSpec, estimate: Callable[[Metric], Estimate]) -> dict[str, Estimate]:
         """Return the figures whose observations are there already: a report measures nothing."""
@@ -245,6 +315,11 @@ class Measurements:
     def _known_problems(self, variant: str) -> tuple[Problem, ...]:
         sanity = [step for step in self.plan.of(variant) if step.observe == _SANITY and self.engine.has(step)]
         return tuple(problem for step in sanity for problem in _problems(self.engine.observation(step)))
+
+
+def _said(problem: Problem) -> str:
+    # where a test's message is all that a person sees, it must say what to look at
+    return f"{problem.text}; likely causes: {', '.join(problem.causes)}" if problem.causes else problem.text
 
 
 def _problems(observation: Observation) -> tuple[Problem, ...]:

@@ -24,6 +24,8 @@ __all__ = ["Options", "add_options", "is_active"]
 CONFIG_NAMES: Final = ("quantgate.toml", "pyproject.toml")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
+ALPHA: Final = 0.01
+FAMILY_CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,13 @@ class Setting:
     help: str
     metavar: str = ""
     choices: tuple[str, ...] = ()
+    implied: str = ""
+    """What a flag without a value stands for."""
 
     @property
     def flag(self) -> str:
         """The command line form."""
-        return f"--quantgate-{self.name}"
+        return f"--quantgate-{self.name.replace('_', '-')}"
 
     @property
     def ini(self) -> str:
@@ -50,10 +54,23 @@ class Setting:
 SETTINGS: Final = (
     Setting("store", str, "folder of the cache of observations and checkpoints (default: .quantgate)", "DIR"),
     Setting("report", str, "write report.json and report.md into this folder", "DIR"),
-    Setting("refresh", str, "measure again what the store holds", choices=("baseline", "all")),
+    Setting("refresh", str, "measure again what the store holds", choices=("baseline", "all"), implied="all"),
     Setting("offline", bool, "use the store and local files only; what is missing there is an error"),
     Setting("strict", bool, "fail a gate that cannot be measured on this machine instead of skipping it"),
+    Setting("confidence", float, "let the interval at this level decide a gate, e.g. 0.95", "LEVEL"),
+    Setting(
+        "inconclusive", str, "what an undecided gate does (default: fail)", choices=("fail", "warn", "skip")
+    ),
+    Setting("family", str, "guard against failing a good model by one of many gates", choices=("holm",)),
+    Setting("stop_early", bool, "stop a pass over the corpus as soon as its gates are certain"),
+    Setting("alpha", float, "chance that an early stop decides wrongly (default: 0.01)", "CHANCE"),
+    Setting("seed", int, "of the order in which an early stop visits the corpus (default: 0)", "N"),
+    Setting("floor", bool, "measure the baseline against itself and show the noise beside each change"),
+    Setting("tag", str, "name this run in the history, e.g. v1.2", "NAME"),
+    Setting("against", str, "compare with an earlier run: its id, its tag, or a report.json", "RUN"),
 )
+_PATHS: Final = frozenset({"store", "report"})
+NAMES: Final = tuple(setting.name for setting in SETTINGS)
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -66,7 +83,11 @@ def add_options(parser: pytest.Parser) -> None:
             group.addoption(setting.flag, action="store_true", default=None, help=setting.help)
         elif setting.choices:
             group.addoption(
-                setting.flag, nargs="?", const=setting.choices[-1], choices=setting.choices, help=setting.help
+                setting.flag,
+                nargs="?" if setting.implied else None,
+                const=setting.implied or None,
+                choices=setting.choices,
+                help=setting.help,
             )
         else:
             group.addoption(setting.flag, metavar=setting.metavar, help=setting.help)
@@ -77,6 +98,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--quantgate-plan", action="store_true", help="print what would be measured, and run nothing"
+    )
+    group.addoption(
+        "--quantgate-selftest", action="store_true", help="damage each variant and see that its gates fail"
     )
     group.addoption(
         "--quantgate-allow-pickle", action="store_true", help="load pickled weights (they can run any code)"
@@ -145,6 +169,16 @@ class Options:
         offline: use the store and local files only.
         strict: a gate that cannot be measured fails.
         plan_only: print the plan, run nothing.
+        confidence: the level at which intervals decide; None: points do.
+        inconclusive: what an undecided gate does: "fail", "warn" or "skip".
+        family: "" or "holm".
+        stop_early: stop a pass as soon as its gates are certain.
+        alpha: chance that an early stop decides wrongly.
+        seed: of the order in which an early stop visits the items.
+        floor: measure the noise floor.
+        tag: name of this run.
+        against: the earlier run to compare with.
+        selftest: try the gates on damaged copies.
         allow_pickle: load pickled weights.
         allow_code: run code that comes with a checkpoint.
 
@@ -159,6 +193,16 @@ class Options:
     plan_only: bool
     allow_pickle: bool
     allow_code: bool
+    confidence: float | None = None
+    inconclusive: str = "fail"
+    family: str = ""
+    stop_early: bool = False
+    alpha: float = 0.01
+    seed: int = 0
+    floor: bool = False
+    tag: str = ""
+    against: str = ""
+    selftest: bool = False
 
     @classmethod
     def from_config(cls, config: pytest.Config, table: Mapping[str, Any], root: Path) -> Options:
@@ -179,6 +223,16 @@ class Options:
             plan_only=config.getoption("--quantgate-plan"),
             allow_pickle=config.getoption("--quantgate-allow-pickle"),
             allow_code=config.getoption("--quantgate-allow-code"),
+            confidence=values["confidence"] or (FAMILY_CONFIDENCE if values["family"] else None),
+            inconclusive=values["inconclusive"] or "fail",
+            family=values["family"] or "",
+            stop_early=bool(values["stop_early"]),
+            alpha=values["alpha"] or ALPHA,
+            seed=values["seed"] or 0,
+            floor=bool(values["floor"]),
+            tag=values["tag"] or "",
+            against=values["against"] or "",
+            selftest=config.getoption("--quantgate-selftest"),
         )
 
 
@@ -203,10 +257,31 @@ def _checked(setting: Setting, place: str, value: object, base: Path) -> Any:
         if word not in _TRUE | _FALSE:
             raise ConfigError(f"{place} = {value!r}: write true or false")
         return word in _TRUE
-    if not isinstance(value, str):
+    if setting.type is float:
+        return _share(place, value)
+    if setting.type is int:
+        return _whole(place, value)
+    if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{place} = {value!r}: write a string")
     if setting.choices:
         if value not in setting.choices:
             raise ConfigError(f"{place} = {value!r}: write one of {', '.join(setting.choices)}")
         return value
-    return Path(base, value).resolve()
+    return Path(base, value).resolve() if setting.name in _PATHS else value
+
+
+def _share(place: str, value: object) -> float:
+    """Return a level or a chance: a number between 0 and 1, both left out."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 2.0
+    except ValueError:
+        number = 2.0
+    if not 0 < number < 1:
+        raise ConfigError(f"{place} = {value!r}: write a number between 0 and 1, e.g. 0.95")
+    return number
+
+
+def _whole(place: str, value: object) -> int:
+    if isinstance(value, bool) or not str(value).isdecimal():
+        raise ConfigError(f"{place} = {value!r}: write a whole number that is not negative")
+    return int(str(value))

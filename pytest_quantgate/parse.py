@@ -7,7 +7,7 @@ The grammar, one rule per function; blanks and line ends may stand between any t
     and_expr   = not_expr {"and" not_expr}
     not_expr   = "not" not_expr | "(" or_expr ")" | comparison
     comparison = metric OPERATOR limit | limit OPERATOR metric
-    metric     = NAME [arguments] {"." NAME}
+    metric     = ["since" "(" STRING ")" "."] NAME [arguments] {"." NAME}
     arguments  = "(" [argument {"," argument} [","]] ")"
     argument   = [NAME "="] value
     value      = STRING | NUMBER | "true" | "false"
@@ -20,10 +20,11 @@ words are right and the metric is not (`ppl.delta.ratio`), or where the text is 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
 
 from pytest_quantgate.errors import GateError, GateSyntaxError
-from pytest_quantgate.gate import And, Comparison, Gate, Metric, Not, Operator, Or, refine
+from pytest_quantgate.gate import SINCE, And, Comparison, Gate, Metric, Not, Operator, Or, refine
 from pytest_quantgate.terms import metric
 from pytest_quantgate.units import UNITS, Quantity
 
@@ -200,11 +201,15 @@ def _comparison(source: _Source) -> Gate:
     if source.peek("number"):
         limit = _limit(source)
         sign = source.expect("operator", f"< <= > or >= after {limit}")
-        comparison = Comparison(_metric(source), _MIRRORED[sign], limit)
+        start = source.position
+        measured = _metric(source)
+        comparison = source.checked(start, lambda: Comparison(measured, _MIRRORED[sign], limit))
     else:
+        start = source.position
         measured = _metric(source)
         sign = _operator_after(source, measured)
-        comparison = Comparison(measured, cast("Operator", sign), _limit(source))
+        limit = _limit(source)
+        comparison = source.checked(start, lambda: Comparison(measured, cast("Operator", sign), limit))
     if source.peek("operator"):
         _refuse_chain(source, comparison)
     return comparison
@@ -228,15 +233,36 @@ def _refuse_chain(source: _Source, first: Comparison) -> NoReturn:
 
 
 def _metric(source: _Source) -> Metric:
-    """`metric = NAME [arguments] {"." NAME}`."""
+    """`metric = ["since" "(" STRING ")" "."] NAME [arguments] {"." NAME}`."""
     start = source.position
     if source.peek("name") in _KEYWORDS:
         source.unexpected("a metric")
     name = source.expect("name", "a metric")
-    measured = source.checked(start, lambda: metric(name))
+    if name == SINCE:
+        run = _run(source)
+        name = source.expect("name", "a metric")
+        measured = source.checked(start, lambda: replace(metric(name), since=run))
+    else:
+        measured = source.checked(start, lambda: metric(name))
     while source.peek(".") or source.peek("("):
         measured = source.checked(start, _suffix(source, measured))
     return measured
+
+
+def _run(source: _Source) -> str:
+    """Read `"(" STRING ")" "."` after "since"."""
+    start = source.position
+    source.expect("(", "'(' and an earlier run: since('v1.2').ppl.delta")
+    if not source.peek("quote"):
+        source.unexpected("a run in quotes: since('v1.2').ppl.delta")
+    run = str(_value(source))
+    source.expect(")", "')'")
+    if not run:
+        source.refuse(
+            "since('') names no run; write its id, its tag or its report's path", (start, source.end)
+        )
+    source.expect(".", f"'.' and a metric after since({run!r})")
+    return run
 
 
 def _suffix(source: _Source, measured: Metric) -> Callable[[], Metric]:

@@ -56,6 +56,11 @@ def estimate(value: Mapping[str, Any]) -> Estimate:
     require(int, float, value=found.value)
     require(int, n=found.n)
     require(int, float, NoneType, low=found.low, high=found.high)
+    require_finite(confidence=found.confidence)
+    require(int, clusters=found.clusters)
+    require(bool, exact=found.exact)
+    require(str, partial=found.partial)
+    require(int, float, **dict(zip(("unpaired low", "unpaired high"), found.unpaired or (), strict=False)))
     return found
 
 

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import sys
 import warnings
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate import study
+from pytest_quantgate.errors import StoreError
+from pytest_quantgate.escaping import plain
+from pytest_quantgate.history import History, Run, new_id
 from pytest_quantgate.options import Options, config_file
 from pytest_quantgate.registry import Registry
 from pytest_quantgate.report import Report, build
 from pytest_quantgate.reporters.terminal import Layout
+from pytest_quantgate.store import Store, StoreWarning
 
 if TYPE_CHECKING:
     import pytest
+
+    from pytest_quantgate.spec import Step
 
 __all__ = ["Results"]
 
@@ -26,12 +33,16 @@ class Results:
     def __init__(self, config: pytest.Config) -> None:
         file = config_file(config)
         table = study.read_table(file) if file else {}
-        self._folder = Options.from_config(config, table, file.parent if file else config.rootpath).report
+        self._options = Options.from_config(config, table, file.parent if file else config.rootpath)
+        self._folder = self._options.report
         self._registry = Registry()
         config.hook.pytest_quantgate_register(registry=self._registry)
         self._config = config
         self._payloads: list[dict[str, Any]] = []
-        self._created = datetime.now(UTC).isoformat(timespec="seconds")
+        now = datetime.now(UTC)
+        self._created = now.isoformat(timespec="seconds")
+        self._run = new_id(now)
+        self._kept = False
 
     def add(self, payload: dict[str, Any]) -> None:
         """Take what one test report carries."""
@@ -40,7 +51,8 @@ class Results:
     @property
     def report(self) -> Report:
         """All of it, merged."""
-        return build([{"created": self._created}, *self._payloads])
+        kept = {"run": self._run} if self._kept else {}
+        return build([{"created": self._created, "tag": self._options.tag, **kept}, *self._payloads])
 
     def summarize(self, terminal: Any) -> None:
         """Print the summary."""
@@ -53,17 +65,36 @@ class Results:
         )
         terminal.section("quantgate")
         terminal.write_line(render(self.report, layout))
+        if self._kept:
+            tag = f", tag {plain(self._options.tag)}" if self._options.tag else ""
+            terminal.write_line(f"run: {self._run}{tag}")
         if self._folder:
             terminal.write_line(f"report: {self._folder}")
 
     def write(self) -> None:
-        """Write one file per report format into the folder that was asked for, if one was."""
+        """Keep the run in the history, and write one file per report format into the folder that was asked for."""
+        self._remember()
         if self._folder is None:
             return
         report = self.report
         for name in self._registry.names("reporters"):
             if name != "terminal":
                 self._write(self._folder / name, self._registry.get("reporters", name)(report))
+
+    def _remember(self) -> None:
+        """Add the run to the history, if it judged something; that this fails is a warning."""
+        report = replace(self.report, run=self._run)
+        if not any(result.verdicts for result in report.results):
+            return
+        verdicts = {row.name: row.status for row in report.variants}
+        run = Run(self._run, report.created, report.tag, report.status, verdicts)
+        try:
+            steps = _steps(report, Store(self._options.store, writable=False))
+            History(self._options.store).add(run, report.to_json(), steps)
+        except StoreError as error:
+            warnings.warn(f"{error}; this run is not kept", StoreWarning, stacklevel=2)
+        else:
+            self._kept = True
 
     def _write(self, file: Path, text: str) -> None:
         temporary = file.with_name(f".{file.name}.part")
@@ -73,3 +104,14 @@ class Results:
             temporary.replace(file)
         except OSError as error:
             warnings.warn(f"{file}: the report cannot be written ({error.strerror})", stacklevel=2)
+
+
+def _steps(report: Report, store: Store) -> dict[str, list[Step]]:
+    """Return what the figures of each variant rest on, as far as the store has it: the next run reads it there."""
+    found: dict[str, list[Step]] = {}
+    for row in report.variants:
+        keys = dict.fromkeys(known[0] for known in row.steps.values() if known)
+        steps = [step for key in keys if (step := store.step(key)) is not None]
+        # names are no part of a key: two variants of one checkpoint share an entry
+        found[row.name] = [replace(step, model=replace(step.model, name=row.name)) for step in steps]
+    return found

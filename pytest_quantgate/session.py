@@ -7,13 +7,20 @@ controller is plain JSON on a test report, so that the same path serves with and
 from __future__ import annotations
 
 import platform
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_quantgate import machine, options, study
-from pytest_quantgate.errors import CheckpointError, ConfigError, StoreError, UsageError
-from pytest_quantgate.marks import Demand, as_gate, demand_of
+from pytest_quantgate.errors import (
+    CheckpointError,
+    ConfigError,
+    InconclusiveWarning,
+    StoreError,
+    UsageError,
+)
+from pytest_quantgate.marks import Asked, Demand, as_confidence, as_gate, demand_of
 from pytest_quantgate.measurements import Measurements
 from pytest_quantgate.narrator import narrator_of
 from pytest_quantgate.places import place_of, variant_of
@@ -25,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_quantgate.gate import Gate
-    from pytest_quantgate.report import Status
+    from pytest_quantgate.report import Status, Trial
     from pytest_quantgate.spec import Json
-    from pytest_quantgate.verdict import Verdict
+    from pytest_quantgate.verdict import Outcome, Verdict
 
 __all__ = ["Session"]
 
@@ -63,6 +70,7 @@ class Session:
             raise UsageError(str(error)) from error
         self._demands: dict[pytest.Item, Demand] = {}
         self._verdicts: dict[pytest.Item, tuple[Verdict, ...]] = {}
+        self._trials: dict[pytest.Item, tuple[Trial, ...]] = {}
         self._told = 0
 
     # --- collection
@@ -88,7 +96,7 @@ class Session:
             UsageError: a gate that can never be judged, or a baseline that cannot be used.
 
         """
-        gates: dict[str, list[Gate]] = {}
+        gates: dict[str, list[Asked]] = {}
         for item in items:
             self._demands[item] = demand_of(item.iter_markers("quantgate"))
             if not variant_of(item):
@@ -96,7 +104,7 @@ class Session:
                     f"{place_of(item)}: a unittest.TestCase cannot run per variant; write a function"
                 )
             wanted = self._demands[item].gates(variant_of(item))
-            self._check(item, wanted)
+            self._check(item, (one.gate for one in wanted))
             gates.setdefault(variant_of(item), []).extend(wanted)
         if not plan:
             return
@@ -130,26 +138,49 @@ class Session:
         self.settle(variant_of(item), verdicts)
 
     def settle(self, variant: str, verdicts: Sequence[Verdict]) -> None:
-        """Turn verdicts into pytest's outcome."""
-        refused = [verdict for verdict in verdicts if verdict.outcome in ("FAIL", "INCONCLUSIVE")]
-        absent = [verdict for verdict in verdicts if verdict.outcome == "UNMEASURED"]
-        if refused or (absent and self.options.strict):
-            explained = "\n".join(verdict.explain() for verdict in (*refused, *absent))
-            pytest.fail(f"{variant}: {explained}", pytrace=False)
+        """Turn verdicts into pytest's outcome: fail for the gravest, else warn or skip as the policy says."""
+        by_outcome: dict[Outcome, list[Verdict]] = {}
+        for verdict in verdicts:
+            by_outcome.setdefault(verdict.outcome, []).append(verdict)
+        undecided, absent = (by_outcome.get(outcome, []) for outcome in ("INCONCLUSIVE", "UNMEASURED"))
+        policy = self.options.inconclusive
+        if "FAIL" in by_outcome or (undecided and policy == "fail") or (absent and self.options.strict):
+            pytest.fail(
+                f"{variant}: {_explained([*by_outcome.get('FAIL', []), *undecided, *absent])}", pytrace=False
+            )
+        if undecided and policy == "skip":
+            pytest.skip(f"{variant}: {_explained(undecided)}")
+        if undecided:
+            warnings.warn(InconclusiveWarning(f"{variant}: {_explained(undecided)}"), stacklevel=2)
         if absent:
             pytest.skip("; ".join(dict.fromkeys(verdict.reason for verdict in absent)))
 
-    def require(self, variant: str, gates: Sequence[Gate | str]) -> None:
+    def require(self, variant: str, gates: Sequence[Gate | str], confidence: float | None = None) -> None:
         """Judge gates from inside a test body: return if they hold; else fail or skip the test with the reason.
 
         Raises:
             UsageError: an argument is no gate, or can never be judged.
 
         """
-        wanted = [as_gate(gate) for gate in gates]
-        for gate in wanted:
-            self.measurements.wants.check(gate)
+        wanted = [Asked(as_gate(gate), as_confidence(confidence)) for gate in gates]
+        for one in wanted:
+            self.measurements.wants.check(one.gate)
         self.settle(variant, self.measurements.judge(variant, wanted))
+
+    def selftest(self, item: pytest.Item) -> None:
+        """Try an item's gates on damaged copies: return if all severe damage is caught, else fail or skip."""
+        from pytest_quantgate import selftest  # noqa: PLC0415  free unless asked for
+
+        variant = variant_of(item)
+        undecided_fails = self.options.inconclusive == "fail"
+        refused: tuple[Outcome, ...] = ("FAIL", "INCONCLUSIVE") if undecided_fails else ("FAIL",)
+        tester = selftest.Selftest(self.measurements, self.options.seed, frozenset(refused))
+        trials = tester.run(variant, self._demands[item].gates(variant))
+        self._trials[item] = trials
+        if selftest.undetected(trials):
+            pytest.fail(f"{variant}: {selftest.explain(trials)}", pytrace=False)
+        if not any(trial.found in ("caught", "missed") for trial in trials):
+            pytest.skip("; ".join(dict.fromkeys(f"{trial.gate}: {trial.reason}" for trial in trials)))
 
     # --- reporting
 
@@ -158,10 +189,13 @@ class Session:
         measured = self.measurements
         variant = variant_of(item)
         verdicts = self._verdicts.get(item, ())
+        outcome = _outcome(verdicts, report, strict=self.options.strict)
+        if item in self._trials and not report.failed:
+            outcome = ""  # a test of gates says nothing about the variant
         result = Result(
             nodeid=item.nodeid,
             variant=variant,
-            outcome=_outcome(verdicts, report, strict=self.options.strict),
+            outcome=outcome,
             verdicts=verdicts,
             expected_failure=hasattr(report, "wasxfail"),
             reason=_reason(report),
@@ -174,6 +208,8 @@ class Session:
             "variants": [*self._bare_rows(), measured.row(variant).to_json()],
             "results": [result.to_json()],
             "steps": [record.to_json() for record in fresh],
+            "changes": [change.to_json() for change in measured.changes(variant)],
+            "selftest": [trial.to_json() for trial in self._trials.get(item, ())],
             "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
         }
 
@@ -201,6 +237,10 @@ class Session:
     def close(self) -> None:
         """Free what is loaded."""
         self.measurements.engine.release()
+
+
+def _explained(verdicts: Iterable[Verdict]) -> str:
+    return "\n".join(verdict.explain() for verdict in verdicts)
 
 
 def _outcome(verdicts: Sequence[Verdict], report: pytest.TestReport, *, strict: bool) -> Status:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ __all__ = [
     "Protocol",
     "Quantizer",
     "Recipe",
+    "Sampling",
     "Scalar",
     "Step",
     "Subject",
@@ -316,6 +318,13 @@ class Estimate:
         high: upper end.
         note: what a reader must know beside the number, e.g. the truncation bound of a KL divergence.
         items: what `n` counts, for people: "tokens", "runs", "questions"; may be empty.
+        confidence: the level of the interval, two-sided.
+        unpaired: the interval that a comparison of unpaired data would have, where it was made on pairs.
+        clusters: how many independent parts (windows, runs, questions) it rests on; 0 where that is not known.
+        exact: it is counted, not sampled: it has no interval and needs none.
+        partial: the share of the data that it rests on, where a pass was stopped early ("6 % of the windows"); the
+            interval then holds however often one looked, and decides.
+        sampling: gives the interval at any level; not written to JSON.
 
     """
 
@@ -326,6 +335,24 @@ class Estimate:
     high: float | None = None
     note: str = ""
     items: str = ""
+    confidence: float = 0.95
+    unpaired: tuple[float, float] | None = None
+    clusters: int = 0
+    exact: bool = False
+    partial: str = ""
+    sampling: Sampling | None = field(default=None, compare=False, repr=False)
+
+    def at(self, confidence: float) -> Estimate:
+        """Return it with the interval of another level: none where only one level is known, and another is asked for.
+
+        An interval that reaches to infinity says nothing, and is left out.
+        """
+        if self.sampling is None:
+            known = confidence == self.confidence or self.exact or bool(self.partial)
+            return self if known else replace(self, low=None, high=None, confidence=confidence)
+        low, high = self.sampling.interval(confidence)
+        ends = (low, high) if math.isfinite(low) and math.isfinite(high) else (None, None)
+        return replace(self, low=ends[0], high=ends[1], confidence=confidence)
 
     def to_json(self) -> dict[str, Json]:
         """Return it as a JSON object of builtin types only (no numpy scalars)."""
@@ -337,12 +364,28 @@ class Estimate:
             "high": None if self.high is None else float(self.high),
             "note": self.note,
             "items": self.items,
+            "confidence": float(self.confidence),
+            "unpaired": None if self.unpaired is None else [float(end) for end in self.unpaired],
+            "clusters": int(self.clusters),
+            "exact": bool(self.exact),
+            "partial": self.partial,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Estimate:
-        """Rebuild what `to_json` wrote."""
-        return cls(**value)
+        """Rebuild what `to_json` wrote; members after `note` may be left out."""
+        unpaired = value.get("unpaired")
+        return cls(**{**value, "unpaired": None if unpaired is None else (unpaired[0], unpaired[1])})
+
+
+class Sampling(Interface):
+    """How an estimate scatters: what `stats` makes of paired items, runs or counts."""
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the two-sided interval at a level in (0, 1); infinite ends where the data say nothing."""
+
+    def tails(self, limit: float) -> tuple[float, float]:
+        """Return the one-sided p-values of "the true value is at least `limit`" and of "at most `limit`"."""
 
 
 @dataclass(frozen=True, slots=True)

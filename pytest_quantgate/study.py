@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_quantgate import recipe as recipes
 from pytest_quantgate.errors import ConfigError, UnknownNameError
+from pytest_quantgate.options import NAMES as SETTING_NAMES
 
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Recipe, Scalar
@@ -22,7 +23,6 @@ __all__ = ["ModelTable", "Study", "read"]
 
 _MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options")
 _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "dtype", "device")
-_SETTINGS: Final = ("store", "report", "refresh", "offline", "strict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def read(file: Path | None, root: Path) -> Study:
         return Study(root)
     table = read_table(file)
     scalars = [key for key, value in table.items() if not isinstance(value, dict)]
-    _refuse_unknown(f"{file}: [tool.quantgate]", scalars, (*_STUDY_KEYS, *_SETTINGS))
+    _refuse_unknown(f"{file}: [tool.quantgate]", scalars, (*_STUDY_KEYS, *SETTING_NAMES))
     defaults = {
         key: _string(f"{file}: [tool.quantgate] {key}", table[key])
         for key in ("dtype", "device")

@@ -6,6 +6,9 @@ unknown one is found at collection. A plugin author binds a new word by `my_metr
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from pytest_quantgate.errors import GateError
 from pytest_quantgate.gate import Metric
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "ppl",
     "ppl_delta",
     "ram",
+    "since",
     "token_latency",
     "tokens_per_second",
     "top1_agreement",
@@ -54,3 +58,35 @@ def metric(name: str) -> Metric:
 
     """
     return ALIASES[name] if name in ALIASES else Metric(name)
+
+
+class Since:
+    """An earlier run; its attributes are the metrics, set against the same variant's value in that run."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def __getattr__(self, name: str) -> Metric:
+        if name.startswith("_"):  # copy, pickle and test tools probe private names
+            raise AttributeError(name)
+        return replace(metric(name), since=self._run)
+
+    def __repr__(self) -> str:
+        return f"since({self._run!r})"
+
+
+def since(run: str) -> Since:
+    """Return an earlier run to compare with: `since("v1.2").ppl.delta < 0.05`.
+
+    Args:
+        run: its id, a unique beginning of it, its tag (the latest run that has it), or the path of its report.json.
+
+    Raises:
+        GateError: `run` is empty or no printable text.
+
+    """
+    if str(run) != run or not run or not run.isprintable():
+        raise GateError(f"since({run!r}): name a run by its id, its tag or the path of its report")
+    return Since(run)

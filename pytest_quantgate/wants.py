@@ -16,6 +16,7 @@ from pytest_quantgate.registry import load
 from pytest_quantgate.units import UNITS
 
 if TYPE_CHECKING:
+    from pytest_quantgate.earlier import Earlier
     from pytest_quantgate.gate import Comparison, Gate, Metric
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.spec import MetricDefinition, ModelSpec, Observer, Protocol, Scalar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Wants"]
 
 _PURE_RELATIONS = frozenset({"ratio", "log_ratio", "recovery"})
+_SINCE_RELATIONS = ("delta", "ratio", "log_ratio", "drop", "recovery")
+"""What any metric can be asked against its own value in an earlier run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Wants:
 
     registry: Registry
     study: Study
+    earlier: Earlier | None = None
     _protocols: dict[tuple[str, Arguments], Protocol] = field(default_factory=dict)
 
     def definition(self, metric: Metric) -> MetricDefinition:
@@ -51,8 +55,9 @@ class Wants:
                 raise GateError(f"{definition.name} is not one number; write for example {example}")
             known = (*definition.statistics, *definition.relations)
             raise UnknownNameError(f"quantity of {definition.name}", metric.statistic, filter(None, known))
-        if metric.relation and metric.relation not in definition.relations:
-            possible = ", ".join(definition.relations) or "none"
+        relations = _SINCE_RELATIONS if metric.since else definition.relations
+        if metric.relation and metric.relation not in relations:
+            possible = ", ".join(relations) or "none"
             raise GateError(f"{definition.name} has no .{metric.relation}; its relations: {possible}")
         for name, _ in metric.arguments:
             if name not in definition.arguments:
@@ -67,13 +72,26 @@ class Wants:
 
         """
         for comparison in gate.comparisons():
-            definition = self.definition(comparison.metric)
-            self._check_unit(comparison, definition)
+            definition = self.check_terms(comparison)
             self._protocol(definition.observer, comparison.metric.arguments)
-            if comparison.metric.relation and self.study.baseline is None:
+            if comparison.metric.since:
+                if self.earlier is not None:
+                    self.earlier.run(comparison.metric.since)
+            elif comparison.metric.relation and self.study.baseline is None:
                 raise ConfigError(
                     f'{comparison.metric} compares with a baseline; add baseline = "..." to [tool.quantgate]'
                 )
+
+    def check_terms(self, comparison: Comparison) -> MetricDefinition:
+        """Check the words and the unit of a comparison, without the study; return what the metric is.
+
+        Raises:
+            UsageError: it can never be judged.
+
+        """
+        definition = self.definition(comparison.metric)
+        self._check_unit(comparison, definition)
+        return definition
 
     def _check_unit(self, comparison: Comparison, definition: MetricDefinition) -> None:
         unit = "" if comparison.metric.relation in _PURE_RELATIONS else definition.unit

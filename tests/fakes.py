@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pytest_quantgate.errors import ObservationError
+from pytest_quantgate import damages
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.spec import Json, ModelSpec, TokenScores, Trace, Window
 
 VOCABULARY = 64
@@ -64,7 +65,16 @@ class FakeModel:
         self.native = self
         self.tokenizer = self
         self._options: Mapping[str, Any] = dict(spec.options)
-        self._logprob = table(self._options.get("damage", 0.0))
+        self._inflicted = "" if self._options.get("undamageable") else self._options.get(damages.OPTION, "")
+        if self._inflicted == "missing_bos":
+            raise NotMeasurableError("missing_bos cannot be tried: the model has no BOS")
+        self._logprob = table(self._options.get("damage", 0.0) + self._worse())
+
+    def _worse(self) -> float:
+        """Return how much noise the damage of a self-test adds."""
+        if not self._inflicted:
+            return 0.0
+        return 3.0 if damages.DAMAGES[self._inflicted].severe else 0.01
 
     def encode(self, text: str) -> np.ndarray:
         """Return one id per byte."""
@@ -84,7 +94,7 @@ class FakeModel:
     ) -> Iterator[TokenScores]:
         """Yield the table's rows."""
         log(f"score {self.spec.name}")
-        if self._options.get("broken"):
+        if self._options.get("broken") or (self._inflicted and self._options.get("breaks")):
             raise ObservationError(f"{self.spec.name}: logits are not finite")
         for index, window in enumerate(windows):
             ids = np.asarray(window.ids)

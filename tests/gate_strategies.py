@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keyword
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -10,7 +11,7 @@ from pytest_quantgate.gate import RELATIONS, Comparison, Gate, Metric
 from pytest_quantgate.terms import ALIASES
 from pytest_quantgate.units import UNITS, Quantity
 
-FIELDS = ("name", "arguments", "statistic", "relation", "key")
+FIELDS = ("name", "arguments", "statistic", "relation", "since", "key")
 
 identifiers = st.from_regex(r"[A-Za-z][A-Za-z0-9_]{0,8}", fullmatch=True).filter(
     lambda name: not keyword.iskeyword(name)
@@ -25,12 +26,18 @@ scalars = st.one_of(
 quantities = st.builds(Quantity, finite | st.integers(-(10**20), 10**20), st.sampled_from(sorted(UNITS)))
 metrics = st.builds(
     Metric,
-    identifiers.filter(lambda name: name not in ALIASES),
+    identifiers.filter(lambda name: name not in ALIASES and name != "since"),
     st.dictionaries(identifiers | st.just("of"), scalars, max_size=3).map(lambda found: tuple(found.items())),
     st.just("") | identifiers.filter(lambda name: name not in RELATIONS + FIELDS),
     st.just("") | st.sampled_from(RELATIONS),
 )
-comparisons = st.builds(Comparison, metrics, st.sampled_from(["<", "<=", ">", ">="]), quantities)
+earlier = st.builds(
+    lambda metric, relation, run: replace(metric, relation=relation, since=run),
+    metrics,
+    st.sampled_from(RELATIONS),
+    st.text(min_size=1).filter(str.isprintable),
+)
+comparisons = st.builds(Comparison, metrics | earlier, st.sampled_from(["<", "<=", ">", ">="]), quantities)
 
 
 def gates(leaves: st.SearchStrategy[Comparison] = comparisons) -> st.SearchStrategy[Gate]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.gate import And, Comparison, Metric
-from pytest_quantgate.report import Problem, Report, Result, Row, StepRecord
+from pytest_quantgate.report import Change, Problem, Report, Result, Row, StepRecord
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.verdict import judge
 
@@ -45,7 +45,11 @@ counts = st.integers(0, 10**9)
 def estimates(draw):
     """Return a figure as reports hold it: finite, with both ends of its interval or none."""
     low, high = draw(st.tuples(numbers, numbers) | st.just((None, None)))
-    return Estimate(draw(numbers), draw(units), draw(counts), low, high, draw(words), draw(words))
+    return Estimate(
+        draw(numbers), draw(units), draw(counts), low, high, draw(words), draw(words),
+        confidence=draw(st.floats(0.5, 0.999)), unpaired=draw(st.none() | st.tuples(numbers, numbers)),
+        clusters=draw(counts), exact=draw(st.booleans()), partial=draw(words),
+    )  # fmt: skip
 
 
 comparisons = st.builds(
@@ -88,6 +92,7 @@ rows = st.builds(
     problems=st.lists(st.builds(Problem, words, st.lists(words, max_size=2).map(tuple)), max_size=2).map(
         tuple
     ),
+    steps=st.dictionaries(words, st.lists(words, max_size=2).map(tuple), max_size=2),
 )
 results = st.builds(
     Result, words, words, outcomes, st.lists(verdicts(), max_size=1).map(tuple), st.booleans(), words
@@ -103,4 +108,9 @@ reports = st.builds(
     steps=st.lists(steps, max_size=3).map(tuple),
     protocols=st.lists(st.builds(lambda kind: {"kind": kind, "window": 2048}, words), max_size=2).map(tuple),
     notes=st.lists(words, max_size=2).map(tuple),
+    run=words,
+    tag=words,
+    changes=st.lists(
+        st.builds(Change, words, words, words, st.none() | estimates(), words), max_size=2, unique=True
+    ).map(tuple),
 )

@@ -163,7 +163,7 @@ def test_alias() -> None:
 
 def test_terms_carry_their_own_names() -> None:
     """Each exported word is bound to the metric of that name."""
-    words = set(terms.__all__) - {"ALIASES", "metric", "ppl_delta"}
+    words = set(terms.__all__) - {"ALIASES", "metric", "ppl_delta", "since"}
     assert {word: word for word in words} == {word: getattr(terms, word).key for word in words}
 
 
@@ -263,7 +263,7 @@ def test_repr_is_source(gate: Gate) -> None:
     """The Python form, pasted where its words are bound, is the gate again."""
     names = {name: getattr(units, name) for name in units.__all__}
     used = {found.name for found in gate.metrics()}
-    scope = names | {name: Metric(name) for name in used}
+    scope = names | {name: Metric(name) for name in used} | {"since": terms.since}
     clash = used & {name for name in names if f" * {name}" in repr(gate)}
     assert clash or eval(repr(gate), {}, scope) == gate
 

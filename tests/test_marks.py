@@ -20,15 +20,15 @@ def test_a_mark_without_variants_is_about_all():
     """Without patterns every variant is tested on every gate, given once though it is written twice."""
     asked = demand(quantgate(PPL), quantgate("ppl_delta < 1.0", KLD))
     assert asked.variants(NAMES) == NAMES
-    assert asked.gates("awq") == (PPL, KLD)
+    assert [one.gate for one in asked.gates("awq")] == [PPL, KLD]
 
 
 def test_patterns_belong_to_their_gates():
     """The gates of a narrowed mark hold for its variants; those of another mark for all."""
     asked = demand(quantgate(PPL, variants=["gptq-*"]), quantgate(KLD))
     assert asked.variants(NAMES) == NAMES
-    assert asked.gates("gptq-v1") == (PPL, KLD)
-    assert asked.gates("awq") == (KLD,)
+    assert [one.gate for one in asked.gates("gptq-v1")] == [PPL, KLD]
+    assert [one.gate for one in asked.gates("awq")] == [KLD]
 
 
 def test_a_mark_without_gates_narrows_the_test():
@@ -51,6 +51,12 @@ def test_a_pattern_that_selects_nothing_is_refused():
         (pytest.mark.quantgate(PPL, variants=[3]), "give a list"),
         (pytest.mark.quantgate(3), "3 is no gate"),
         (pytest.mark.quantgate(ppl_delta), "ppl.delta has no limit"),
+        (pytest.mark.quantgate(PPL, confidence=0), "confidence=0: write a number between 0 and 1"),
+        (pytest.mark.quantgate(PPL, confidence=1.5), "between 0 and 1"),
+        (pytest.mark.quantgate(PPL, confidence=float("nan")), "between 0 and 1"),
+        (pytest.mark.quantgate(PPL, confidence="high"), "between 0 and 1"),
+        (pytest.mark.quantgate(PPL, confidence=True), "between 0 and 1"),
+        (pytest.mark.quantgate(PPL, stop_early="yes"), "write True or False"),
     ],
 )
 def test_arguments_that_cannot_be_used(mark, words):

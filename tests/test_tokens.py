@@ -24,7 +24,7 @@ from pytest_quantgate.gate import Metric
 from pytest_quantgate.metrics.tokens import TOKENS, divergence
 from pytest_quantgate.metrics.windows import cut, resolved, stream
 from pytest_quantgate.spec import ModelSpec, Observation, Protocol, Step
-from pytest_quantgate.stats import clustered_mean, t_quantile
+from pytest_quantgate.stats import clustered_mean, means
 
 SETTINGS = {"corpus": "corpus.txt", "window": 64}
 
@@ -204,6 +204,21 @@ def test_another_tokenizer_is_refused(corpus: Path) -> None:
         observe(corpus, Subject("v", tokenizer_shift=1))
 
 
+def test_a_tokenizer_that_ends_early_is_refused(corpus: Path) -> None:
+    """Equal ids as far as they go, but fewer windows of them."""
+    shorter = Subject("v")
+    encode = shorter.model.encode
+    shorter.model.encode = lambda text: encode(text)[:-100]
+    with pytest.raises(ObservationError, match=r"1856 tokens for 1984; copy the baseline's tokenizer files"):
+        observe(corpus, shorter)
+
+
+def test_a_bos_that_the_tokenizer_lacks(corpus: Path) -> None:
+    """Asking for a BOS token of a model without one is an error that names the way out."""
+    with pytest.raises(ObservationError, match=r'puts no BOS token before a text; use "auto"'):
+        observe(corpus, Subject("v"), bos="always")
+
+
 # --- estimates
 
 
@@ -301,7 +316,7 @@ def test_divergence_bounds(seed: int, top_k: int, noise: float) -> None:
 )
 def test_t_quantile(freedom: int, quantile: float) -> None:
     """The quantiles of Student's t are those of the printed tables."""
-    assert t_quantile(0.975, freedom) == pytest.approx(quantile, abs=1e-4)
+    assert means.t_of(0.975, freedom) == pytest.approx(quantile, abs=1e-4)
 
 
 def test_clustered_error() -> None:

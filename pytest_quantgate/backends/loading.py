@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as _logging
 
+from pytest_quantgate import damages
 from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, ObservationError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def prepare(spec: ModelSpec) -> dict[str, Any]:
     if spec.dtype not in DTYPES:
         raise ConfigError(f"{spec.name}: dtype {spec.dtype!r} is not one of {', '.join(DTYPES)}")
     options = dict(spec.options)
-    if unknown := sorted(set(options) - set(OPTIONS)):
+    if unknown := sorted(set(options) - {*OPTIONS, damages.OPTION, damages.SEED}):
         raise ConfigError(
             f"{spec.name}: the transformers backend has no option {unknown[0]!r}: {', '.join(OPTIONS)}"
         )
@@ -94,7 +95,7 @@ def prepare(spec: ModelSpec) -> dict[str, Any]:
     method = settings.get("quant_method")
     if method in ("gptq", "awq"):
         _need_gptqmodel(f"loading the {str(method).upper()} checkpoint {spec.path}")
-        kernel = str(options.get("kernel", _kernel(spec, str(method))))
+        kernel = _kernel(spec, str(method))
         bits, group = int(settings.get("bits", 4)), int(settings.get("group_size", 128))
         kind: Any = GPTQConfig if method == "gptq" else AwqConfig
         # transformers lets the file's own values win, except for the backend
@@ -103,7 +104,11 @@ def prepare(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _kernel(spec: ModelSpec, method: str) -> str:
-    if spec.device.startswith("cuda") and spec.dtype != "float32":
+    options = dict(spec.options)
+    damaged = damages.OPTION in options  # what a faster kernel has repacked cannot be damaged
+    if "kernel" in options and not damaged:
+        return str(options["kernel"])
+    if spec.device.startswith("cuda") and spec.dtype != "float32" and not damaged:
         return "auto"
     return "gptq_torch" if method == "gptq" else "torch_awq"
 

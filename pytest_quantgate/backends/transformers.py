@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pytest_quantgate.backends.damage import apply_damage
 from pytest_quantgate.backends.loading import load_model, load_tokenizer, prepare, quiet
 from pytest_quantgate.backends.memory import PeakMemory
 from pytest_quantgate.backends.modules import dense_linears, nonfinite_tensors, quantized_modules
@@ -58,7 +59,10 @@ def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = Fals
     model = load_model(spec, arguments, allow_code=allow_code, allow_pickle=allow_pickle)
     _wait_for(device)
     seconds = time.perf_counter() - began
-    return TransformersModel(spec, model, load_tokenizer(spec, allow_code=allow_code), memory, seconds)
+    tokenizer = load_tokenizer(spec, allow_code=allow_code)
+    loaded = TransformersModel(spec, model, tokenizer, memory, seconds)
+    apply_damage(loaded)
+    return loaded
 
 
 class TransformersModel:

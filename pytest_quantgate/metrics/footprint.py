@@ -115,14 +115,14 @@ def _once(checkpoint: Checkpoint) -> dict[str, Any]:
 def _value(metric: Metric, observation: Observation, baseline: Observation | None) -> Estimate:
     facts: Mapping[str, Any] = observation.facts
     if metric.name == "disk":
-        return Estimate(float(facts["disk"]), "B")
+        return Estimate(float(facts["disk"]), "B", exact=True)
     if not facts["tensors"]:
         raise NotMeasurableError(
             f"{metric}: the weights are not safetensors, so their headers cannot be read"
         )
     if metric.name == "weights_memory":
-        return Estimate(float(facts["weights_memory"]), "B")
+        return Estimate(float(facts["weights_memory"]), "B", exact=True)
     parameters: Any = baseline.facts["parameters"] if baseline else 0
     if not parameters:
         raise NotMeasurableError(f"{metric} needs the baseline's number of parameters; configure a baseline")
-    return Estimate(8 * float(facts["weights_memory"]) / parameters, "bit")
+    return Estimate(8 * float(facts["weights_memory"]) / parameters, "bit", exact=True)

@@ -26,7 +26,7 @@ import numpy as np
 from pytest_quantgate.errors import ConfigError, NotMeasurableError
 from pytest_quantgate.metrics.compared import compared
 from pytest_quantgate.spec import Estimate, MetricDefinition, Observation, Protocol
-from pytest_quantgate.stats import clustered_mean
+from pytest_quantgate.stats import ranks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -158,14 +158,16 @@ def _value(metric: Metric, observation: Observation) -> Estimate:
     gaps = np.diff(stamps, axis=1)
     if metric.statistic:
         quantile = {"median": 0.5, "p99": 0.99}[metric.statistic]
-        return Estimate(float(np.quantile(gaps, quantile)), "s", n=gaps.size)
+        return Estimate(
+            float(np.quantile(gaps, quantile)), "s", n=gaps.size, items="tokens", clusters=len(gaps)
+        )
     return _over_runs(gaps.mean(axis=1), "s")
 
 
 def _over_runs(values: NDArray[Any], unit: str) -> Estimate:
-    mean = clustered_mean(values, np.arange(len(values)))
-    low, high = mean.interval()
-    return Estimate(mean.value, unit, n=len(values), low=low, high=high)
+    known = ranks(values)
+    count = len(values)
+    return Estimate(known.median, unit, n=count, items="runs", clusters=count, sampling=known).at(0.95)
 
 
 def _memory(metric: Metric, observation: Observation) -> Estimate:
@@ -176,4 +178,4 @@ def _memory(metric: Metric, observation: Observation) -> Estimate:
         raise NotMeasurableError(f"{metric.name}: {missing}")
     others = memory.get("others", 0)
     note = f"other processes hold {others / 2**20:.0f} MiB on the device" if others else ""
-    return Estimate(float(memory[key]), "B", note=note)
+    return Estimate(float(memory[key]), "B", note=note, exact=True)  # counted, once

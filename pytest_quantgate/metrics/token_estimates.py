@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pytest_quantgate import stats
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.spec import Estimate
-from pytest_quantgate.stats import Mean, clustered_mean
+from pytest_quantgate.stats import EXP, IDENTITY, Link, Mean, clustered_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
-    from pytest_quantgate.spec import Observation
+    from pytest_quantgate.spec import Observation, Sampling
 
 __all__ = ["estimate"]
 
 QUANTILES = {"median": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1.0}
-LARGEST = math.log(1e300)
+LEVEL = 0.95
 
 
 def estimate(metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
@@ -40,7 +42,7 @@ def estimate(metric: Metric, variant: Observation, baseline: Observation | None)
     if metric.name == "kld":
         return _divergence(metric.statistic, variant)
     if metric.name == "top1_agreement":
-        return _plain(_mean(variant, variant.arrays["agree"]), variant)
+        return _agreement(variant)
     return _change(metric.statistic, variant)
 
 
@@ -48,65 +50,79 @@ def _mean(observation: Observation, values: NDArray[Any]) -> Mean:
     return clustered_mean(values, observation.arrays["window"])
 
 
-def _plain(mean: Mean, observation: Observation) -> Estimate:
-    low, high = mean.interval()
-    return Estimate(mean.value, n=len(observation.arrays["window"]), low=low, high=high)
+def _estimate(
+    value: float, observation: Observation, clusters: int, sampling: Sampling | None, unit: str = ""
+) -> Estimate:
+    count = len(observation.arrays["window"])
+    made = Estimate(value, unit, n=count, items="tokens", clusters=clusters, sampling=sampling)
+    return made.at(LEVEL)
+
+
+def _linked(mean: Mean, observation: Observation, link: Link = IDENTITY, unit: str = "") -> Estimate:
+    return _estimate(link.forward(mean.value), observation, mean.clusters, mean.sampling(link), unit)
 
 
 def _perplexity(observation: Observation) -> Estimate:
-    mean = _mean(observation, -observation.arrays["logprob"])
-    return _exponential(mean, len(observation.arrays["logprob"]))
+    return _linked(_mean(observation, -observation.arrays["logprob"]), observation, EXP)
 
 
-def _exponential(mean: Mean, count: int) -> Estimate:
-    low, high = mean.interval()
-    ends = [None if end is None else math.exp(min(end, LARGEST)) for end in (low, high)]
-    return Estimate(math.exp(min(mean.value, LARGEST)), n=count, low=ends[0], high=ends[1])
+def _agreement(variant: Observation) -> Estimate:
+    """Return a share, with an interval that stays right when every token agrees."""
+    mean = _mean(variant, variant.arrays["agree"])
+    sampling = stats.effective(mean, len(variant.arrays["agree"])) if mean.sampling() else None
+    return _estimate(mean.value, variant, mean.clusters, sampling)
 
 
 def _compared(metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
     """Compare perplexities token by token."""
     if baseline is None:
         raise NotMeasurableError(f"{metric} needs the baseline's observation; there is none")
-    ours, theirs = (-o.arrays["logprob"].astype(np.float64) for o in (variant, baseline))
     if not np.array_equal(variant.arrays["window"], baseline.arrays["window"]):
         raise ObservationError(
             f"{metric}: the two models were not scored on the same tokens; measure both again"
         )
-    log_ratio = _mean(variant, ours - theirs)
-    if metric.relation == "ratio":
-        return _exponential(log_ratio, len(ours))
-    if metric.relation == "log_ratio":
-        return _plain(log_ratio, variant)
-    # delta method: d(e^a - e^b) = e^a da - e^b db, so the same combination of per-token terms has its error
-    above, below = (math.exp(min(float(nll.mean()), LARGEST)) for nll in (ours, theirs))
-    spread = _mean(variant, above * ours - below * theirs)
-    low, high = Mean(above - below, spread.error, spread.clusters).interval()
-    return Estimate(above - below, n=len(ours), low=low, high=high)
+    ours, theirs = (-o.arrays["logprob"].astype(np.float64) for o in (variant, baseline))
+    one, other = _mean(variant, ours), _mean(baseline, theirs)
+    if metric.relation == "delta":
+        # delta method: d(e^a - e^b) = e^a da - e^b db, so the same combination of per-token terms has its error
+        above, below = EXP.forward(one.value), EXP.forward(other.value)
+        spread = _mean(variant, above * ours - below * theirs)
+        paired = spread._replace(value=above - below)
+        apart = math.hypot(above * one.error, below * other.error)
+        return _with_unpaired(_linked(paired, variant), paired._replace(error=apart), IDENTITY)
+    link = EXP if metric.relation == "ratio" else IDENTITY
+    paired = _mean(variant, ours - theirs)
+    apart = math.hypot(one.error, other.error)
+    return _with_unpaired(_linked(paired, variant, link), paired._replace(error=apart), link)
+
+
+def _with_unpaired(estimate: Estimate, apart: Mean, link: Link) -> Estimate:
+    known = apart.sampling(link)
+    return replace(estimate, unpaired=known.interval(LEVEL)) if known else estimate
 
 
 def _divergence(statistic: str, variant: Observation) -> Estimate:
     kld, excess = variant.arrays["kld"], variant.arrays["kld_excess"]
-    top = variant.facts["top_k"]
     if statistic == "mean":
-        plain = _plain(_mean(variant, kld), variant)
+        found = _linked(_mean(variant, kld), variant, unit="nat")
         missed = float(excess.mean(dtype=np.float64))
-        low, high = plain.low, plain.high
     else:
-        quantile = QUANTILES[statistic]
-        value = float(np.quantile(kld.astype(np.float64), quantile))
-        missed = float(np.quantile(kld.astype(np.float64) + excess, quantile)) - value
-        plain, low, high = Estimate(value, n=len(kld)), None, None
+        level = QUANTILES[statistic]
+        numbers = kld.astype(np.float64)
+        value = float(np.quantile(numbers, level))
+        missed = float(np.quantile(numbers + excess, level)) - value
+        windows = variant.arrays["window"]
+        sampling = stats.quantile(kld, windows, level) if level < 1 else None
+        found = _estimate(value, variant, len(np.unique(windows)), sampling, "nat")
+    top = variant.facts["top_k"]
     note = (
         f"from the baseline's top {top}: the exact value is at most {missed:.3g} nat higher" if missed else ""
     )
-    return Estimate(plain.value, "nat", n=plain.n, low=low, high=high, note=note)
+    return replace(found, note=note)
 
 
 def _change(statistic: str, variant: Observation) -> Estimate:
     change = variant.arrays["delta_p"].astype(np.float64)
     if statistic == "mean":
-        return _plain(_mean(variant, change), variant)
-    squared = _plain(_mean(variant, change**2), variant)
-    low, high = (None if end is None else math.sqrt(max(end, 0.0)) for end in (squared.low, squared.high))
-    return Estimate(math.sqrt(squared.value), n=squared.n, low=low, high=high)
+        return _linked(_mean(variant, change), variant)
+    return _linked(_mean(variant, change**2), variant, stats.SQRT)

@@ -29,12 +29,12 @@ vocabulary is exact.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from pytest_quantgate.errors import ObservationError
-from pytest_quantgate.metrics import token_estimates
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.metrics import token_changes, token_estimates
 from pytest_quantgate.metrics.corpus import WIKITEXT2, Corpus, corpus_at, digest_of
 from pytest_quantgate.metrics.windows import cut, resolved, stream
 from pytest_quantgate.spec import MetricDefinition, Observation, Protocol
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         TokenScores,
         Window,
     )
+
+    Pair: TypeAlias = tuple[Observation, Observation | None]
 
 __all__ = ["DELTA_P", "KLD", "PPL", "TOKENS", "TOP1_AGREEMENT", "Tokens", "divergence"]
 
@@ -163,8 +165,28 @@ class Tokens:
         """Compute a token metric; see `spec.Observer.estimate`."""
         return token_estimates.estimate(metric, variant, baseline)
 
+    def change(self, metric: Metric, now: Pair, earlier: Pair) -> Estimate:
+        """Compare with an earlier run token by token; a pair is the variant's observation and its reference.
+
+        Raises:
+            NotMeasurableError: the two runs did not score the same tokens; the first that differs is named.
+
+        """
+        token_changes.check_aligned(now[0], earlier[0], (_ids(now), _ids(earlier)))
+        return token_changes.change(metric, now[0], earlier[0])
+
 
 TOKENS = Tokens()
+
+
+def _ids(pair: Pair) -> NDArray[Any]:
+    """Return the stream of tokens that a pair was scored on: the reference keeps it."""
+    for observation in pair:
+        if observation is not None and "ids" in observation.arrays:
+            return observation.arrays["ids"]
+    raise NotMeasurableError(
+        "whether the tokens are the same cannot be told: the baseline's observation is not in the store any more"
+    )
 
 
 def divergence(

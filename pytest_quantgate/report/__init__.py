@@ -1,6 +1,20 @@
 """The report: all that a reporter sees, as one versioned JSON value."""
 
+from pytest_quantgate.report.changes import Change
 from pytest_quantgate.report.document import FORMAT, VERSION, Report, build
 from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord
+from pytest_quantgate.report.selftest import Trial
 
-__all__ = ["FORMAT", "VERSION", "Problem", "Report", "Result", "Row", "Status", "StepRecord", "build"]
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Change",
+    "Problem",
+    "Report",
+    "Result",
+    "Row",
+    "Status",
+    "StepRecord",
+    "Trial",
+    "build",
+]

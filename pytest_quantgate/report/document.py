@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.reading import require, texts
+from pytest_quantgate.report.changes import Change
 from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord, together
+from pytest_quantgate.report.selftest import Trial
 
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Json
@@ -52,6 +54,10 @@ class Report:
         steps: the observations, each once.
         protocols: `Protocol.to_json()` of every distinct protocol.
         notes: what concerns the whole run.
+        selftest: what each gate said to each kind of damage, if gates were tested.
+        run: id of the run in the history; empty if it was not kept there.
+        tag: the name that the run was given; may be empty.
+        changes: figures against those of an earlier run, if one was asked for.
 
     """
 
@@ -63,6 +69,10 @@ class Report:
     steps: tuple[StepRecord, ...] = ()
     protocols: tuple[Mapping[str, Json], ...] = ()
     notes: tuple[str, ...] = ()
+    selftest: tuple[Trial, ...] = ()
+    run: str = ""
+    tag: str = ""
+    changes: tuple[Change, ...] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -87,6 +97,10 @@ class Report:
             "steps": [step.to_json() for step in self.steps],
             "protocols": [dict(protocol) for protocol in self.protocols],
             "notes": list(self.notes),
+            "selftest": [trial.to_json() for trial in self.selftest],
+            "run": self.run,
+            "tag": self.tag,
+            "changes": [change.to_json() for change in self.changes],
         }
 
     @classmethod
@@ -127,6 +141,14 @@ def build(payloads: Iterable[Mapping[str, Any]]) -> Report:
         steps=_merged_steps(step for part in parts for step in part.steps),
         protocols=_distinct(protocol for part in parts for protocol in part.protocols),
         notes=_distinct(note for part in parts for note in part.notes),
+        selftest=tuple(
+            {
+                (trial.variant, trial.gate, trial.damage): trial for part in parts for trial in part.selftest
+            }.values()
+        ),
+        run=next((part.run for part in parts if part.run), ""),
+        tag=next((part.tag for part in parts if part.tag), ""),
+        changes=_distinct(change for part in parts for change in part.changes),
     )
 
 
@@ -137,6 +159,7 @@ def _parsed(value: Mapping[str, Any]) -> Report:
         require(Mapping, protocol=protocol)
     require(str, created=value.get("created", ""))
     require(Mapping, environment=value.get("environment", {}))
+    require(str, run=value.get("run", ""), tag=value.get("tag", ""))
     return Report(
         **{
             **value,
@@ -146,6 +169,8 @@ def _parsed(value: Mapping[str, Any]) -> Report:
             "steps": tuple(StepRecord.from_json(step) for step in value.get("steps", ())),
             "protocols": protocols,
             "notes": texts(value.get("notes", ())),
+            "selftest": tuple(Trial.from_json(trial) for trial in value.get("selftest", ())),
+            "changes": tuple(Change.from_json(change) for change in value.get("changes", ())),
         }
     )
 
@@ -184,6 +209,7 @@ def _merged_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
             recipe=known.recipe or row.recipe,
             figures={**known.figures, **row.figures},
             problems=_distinct((*known.problems, *row.problems)),
+            steps={**known.steps, **row.steps},
         )
     return tuple(merged.values())
 

@@ -57,6 +57,8 @@ class Row:
         figures: metric text -> estimate, in base units; a value that was not finite is NaN, in JSON null.
         status: the worst of its results; "" for the baseline, and where nothing was judged.
         problems: what the sanity check found.
+        steps: metric without statistic and relation -> keys of the observations behind it: its own, then the
+            baseline's where there is one.
 
     """
 
@@ -68,6 +70,7 @@ class Row:
     figures: Mapping[str, Estimate] = field(default_factory=dict)
     status: Status = ""
     problems: tuple[Problem, ...] = ()
+    steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
         """Return it as a JSON object of builtin types only."""
@@ -80,6 +83,7 @@ class Row:
             "figures": {metric: _figure_json(figure) for metric, figure in self.figures.items()},
             "status": self.status,
             "problems": [{"text": problem.text, "causes": list(problem.causes)} for problem in self.problems],
+            "steps": {metric: list(keys) for metric, keys in self.steps.items()},
         }
 
     @classmethod
@@ -87,7 +91,8 @@ class Row:
         """Rebuild what `to_json` wrote; every member but the name may be left out."""
         figures = {metric: _figure(figure) for metric, figure in value.get("figures", {}).items()}
         problems = tuple(Problem.from_json(problem) for problem in value.get("problems", ()))
-        row = cls(**{**value, "figures": figures, "problems": problems})
+        steps = {metric: texts(keys) for metric, keys in value.get("steps", {}).items()}
+        row = cls(**{**value, "figures": figures, "problems": problems, "steps": steps})
         require(str, name=row.name, source=row.source, weights=row.weights, dtype=row.dtype)
         require(dict, NoneType, recipe=row.recipe)
         require_one_of(_WORST_FIRST, status=row.status)

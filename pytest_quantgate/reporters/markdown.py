@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate import figures
 from pytest_quantgate.escaping import markdown
-from pytest_quantgate.report import summary
+from pytest_quantgate.report import changes, summary
+from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
     from pytest_quantgate.report import Report, Row
@@ -39,6 +40,8 @@ def render(report: Report) -> str:
         _sentence(rest or word),
         *_table(report),
         *_finding_blocks(summary.findings(report)),
+        *_selftest(report),
+        *_changes(report),
         summary.store_line(report),
         *_details(report),
     ]
@@ -86,6 +89,33 @@ def _finding_blocks(found: Sequence[Finding]) -> list[str]:
 def _item(finding: Finding) -> str:
     subject = f"**{markdown(finding.subject)}**: " if finding.subject else ""
     return f"- {subject}{markdown(finding.text)}"
+
+
+def _selftest(report: Report) -> list[str]:
+    """Return the detection table, and the gates that let severe damage pass or were not tested."""
+    variants, rows = detections(report.selftest)
+    if not report.selftest:
+        return []
+    titles = ["damage", "grade", *map(markdown, variants)]
+    cells = [[markdown(row.damage), row.grade, *row.cells] for row in rows]
+    table = [_row(line) for line in (titles, [":--"] * len(titles), *cells)] if rows else []
+    missed = [
+        f"- **{markdown(variant)}**: {markdown(gate)} lets pass {markdown(kinds)}"
+        for variant, gate, kinds in misses(report.selftest)
+    ]
+    left = [
+        f"- {markdown(names)}: {markdown(gate)} was not tested: {markdown(reason)}"
+        for names, gate, reason in untested(report.selftest)
+    ]
+    return ["### Self-test of the gates", "\n".join(table), "\n".join([*missed, *left])]
+
+
+def _changes(report: Report) -> list[str]:
+    found = [
+        f"- against {markdown(run)}: **{markdown(name)}** {markdown(text)}"
+        for run, name, text in changes.lines(report.changes)
+    ]
+    return ["### Changes", "\n".join(found)] if found else []
 
 
 def _details(report: Report) -> list[str]:

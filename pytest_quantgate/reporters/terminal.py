@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate.escaping import ascii_only, plain
-from pytest_quantgate.report import summary
+from pytest_quantgate.report import changes, summary
+from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
     from pytest_quantgate.report import Report
@@ -55,10 +56,35 @@ def render(report: Report, layout: Layout | None = None) -> str:
     blocks = [
         _table_lines(summary.table(report), layout.width, paint),
         _finding_lines(found, paint),
+        _selftest_lines(report),
+        [plain(f"against {run}: {name} {text}") for run, name, text in changes.lines(report.changes)],
         [line for line in (summary.store_line(report), summary.headline(report)) if line],
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines)
     return text if layout.unicode else ascii_only(text)
+
+
+def _selftest_lines(report: Report) -> list[str]:
+    """Return the detection table, and the gates that let severe damage pass or were not tested."""
+    variants, rows = detections(report.selftest)
+    grid = [("self-test", *variants), *((f"{row.damage} ({row.grade})", *row.cells) for row in rows)]
+    widths = [max(map(_width, map(plain, column))) for column in zip(*grid, strict=True)]
+    table = [_GAP.join(_padded(cells, widths)).rstrip() for cells in grid] if rows else []
+    missed = [
+        f"missed{_GAP}{plain(f'{variant}: {gate} lets pass {kinds}')}"
+        for variant, gate, kinds in misses(report.selftest)
+    ]
+    left = [
+        f"not tested{_GAP}{plain(f'{names}: {gate}: {reason}')}"
+        for names, gate, reason in untested(report.selftest)
+    ]
+    return [*table, *missed, *left]
+
+
+def _padded(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    return [
+        plain(cell) + " " * (room - _width(plain(cell))) for cell, room in zip(cells, widths, strict=True)
+    ]
 
 
 def _finding_lines(found: Sequence[Finding], paint: Paint) -> list[str]:

@@ -154,13 +154,17 @@ class Shelf:
                 os.replace(temporary, target)  # noqa: PTH105
         sync_directory(self._folder)
 
+    def older(self, limit: float) -> tuple[Path, ...]:
+        """Return the checkpoints made before `limit` (epoch seconds)."""
+        return tuple(
+            path
+            for path in sorted(self._folder.glob("[0-9a-f]*"))
+            if len(path.name) == 64 and path.lstat().st_ctime < limit  # noqa: PLR2004
+        )
+
     def prune(self, limit: float) -> int:
         """Remove checkpoints made before `limit` (epoch seconds); their records stay."""
-        old = [
-            path
-            for path in self._folder.glob("[0-9a-f]*")
-            if len(path.name) == 64 and path.lstat().st_ctime < limit  # noqa: PLR2004
-        ]
+        old = self.older(limit)
         for path in old:
             # under another name first: nobody finds half a checkpoint
             condemned = self._folder / f"{TEMPORARY}{uuid.uuid4().hex}"

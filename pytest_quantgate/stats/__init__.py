@@ -1,0 +1,33 @@
+"""Intervals and tests from arrays and an explicit seed: pure functions and frozen values."""
+
+from pytest_quantgate.stats.bootstrap import Bootstrap, quantile, ratio
+from pytest_quantgate.stats.family import holm
+from pytest_quantgate.stats.means import EXP, IDENTITY, SQRT, Link, Mean, Student, clustered_mean
+from pytest_quantgate.stats.power import chance_beyond, detectable, settling
+from pytest_quantgate.stats.proportions import Paired, Proportion, effective, mcnemar, wilson
+from pytest_quantgate.stats.ranks import MedianRatio, Ranks, ranks
+
+__all__ = [
+    "EXP",
+    "IDENTITY",
+    "SQRT",
+    "Bootstrap",
+    "Link",
+    "Mean",
+    "MedianRatio",
+    "Paired",
+    "Proportion",
+    "Ranks",
+    "Student",
+    "chance_beyond",
+    "clustered_mean",
+    "detectable",
+    "effective",
+    "holm",
+    "mcnemar",
+    "quantile",
+    "ranks",
+    "ratio",
+    "settling",
+    "wilson",
+]
