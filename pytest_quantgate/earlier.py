@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, runtime_checkable
 from typing import Protocol as Interface
 
+from pytest_quantgate import damages
 from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import GateError, NotMeasurableError, QuantgateError, StoreError, UsageError
 from pytest_quantgate.files import MalformedError, opened, read_all, strict_json
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.history import History
-    from pytest_quantgate.spec import Estimate, Observer, Step
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observer, Step
     from pytest_quantgate.store import Store
 
 __all__ = ["ComparesRuns", "Earlier", "Pair", "Past", "changes", "read_report"]
@@ -163,7 +164,7 @@ class Earlier:
         return replace(found, note="; ".join(filter(None, (found.note, other))))
 
     def _step(self, past: Past, step: Step) -> Step:
-        name, kind = step.model.name, step.protocol.kind
+        name, kind = _variant(step.model), step.protocol.kind
         if name not in past.steps:
             judged = ", ".join(past.steps) or "none"
             raise NotMeasurableError(f"{past.label} judged no variant {name!r}; it judged: {judged}")
@@ -188,6 +189,12 @@ class Earlier:
             return observation, None
         reference = now[1] if then.reference == step.reference else self._store.get(then.reference)
         return observation, reference
+
+
+def _variant(spec: ModelSpec) -> str:
+    """Return the variant's name, also of a copy that a self-test has damaged."""
+    damaged = damages.OPTION in dict(spec.options)
+    return spec.name.rpartition("+")[0] if damaged else spec.name
 
 
 def _gone(past: Past, key: str) -> str:

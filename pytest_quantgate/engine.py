@@ -96,7 +96,7 @@ class Engine:
         return not isinstance(self._done.get(step.key, StoreError()), QuantgateError)
 
     def _obtain(self, step: Step) -> tuple[Observation, Literal["store", "measured"]]:
-        stored = self._stored(step)
+        stored = self.stored(step)
         if stored is not None:
             return stored, "store"
         if self.options.offline:
@@ -106,10 +106,20 @@ class Engine:
             )
         with self.store.lock(step.key):
             # another process may have made it while this one waited
-            stored = self._stored(step)
+            stored = self.stored(step)
             return (stored, "store") if stored is not None else (self._measure(step), "measured")
 
-    def _stored(self, step: Step) -> Observation | None:
+    def keep(self, step: Step, observation: Observation) -> None:
+        """Keep an observation that was put together from parts."""
+        self.store.put(step, observation)
+        self._done[step.key] = observation
+
+    def refuse(self, step: Step, error: QuantgateError) -> None:
+        """Keep an error for everyone who asks for a step."""
+        self._done[step.key] = error
+
+    def stored(self, step: Step) -> Observation | None:
+        """Return what the store holds of a step and counts in this session; None if it must be measured."""
         refreshed = self.options.refresh == "all" or (
             self.options.refresh == "baseline" and step.model.is_baseline
         )
@@ -126,10 +136,13 @@ class Engine:
 
     def _say_what_changed(self, step: Step) -> None:
         """Tell why an observation that looks the same to a person is made anew."""
+        if step.protocol.part:
+            return
         alike = [
             listing
             for listing in self.store.entries()
-            if listing.step.observe == step.observe
+            if not listing.step.protocol.part
+            and listing.step.observe == step.observe
             and listing.step.model.name == step.model.name
             and listing.key not in self.planned
         ]

@@ -23,6 +23,7 @@ from pytest_quantgate.models import Models
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.registry import load
 from pytest_quantgate.report import Problem, Row
+from pytest_quantgate.stopping import Risk, Stopped, follow
 from pytest_quantgate.store import Store
 from pytest_quantgate.wants import Wants
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.gate import Comparison
     from pytest_quantgate.marks import Asked
     from pytest_quantgate.options import Options
-    from pytest_quantgate.plan import Want
+    from pytest_quantgate.plan import Needs, Want
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.report import Change
     from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer, Step
@@ -80,6 +81,7 @@ class Measurements:
         self._options = options
         self._specs: dict[str, ModelSpec | CheckpointError] = {}
         self._demands: dict[str, tuple[Asked, ...]] = {}
+        self._stopped: dict[str, Stopped] = {}
         self.plan = plan.Plan()
         self.engine = Engine(
             store, registry, options, narrator, partial(getattr, self._models, "baseline"), since
@@ -158,12 +160,62 @@ class Measurements:
         """
         for step in self.plan.of("baseline"):
             self._attempt(step)
-        steps = self.plan.of(variant)
-        for step in steps:
+        early = self._to_stop_early(variant)
+        for step in self.plan.of(variant):
+            if step.key in early:
+                self._follow(variant, *early[step.key])
+                continue
             observation = self._attempt(step)
             if step.observe == _SANITY and observation is not None and observation.facts["problems"]:
                 return _problems(observation)
         return ()
+
+    def _to_stop_early(self, variant: str) -> dict[str, tuple[Needs, tuple[Asked, ...]]]:
+        """Return the passes of a variant that may stop early, by key, with the gates that then decide when.
+
+        All gates on such a pass must want it, and all that they ask of it must be means of its items.
+        """
+        wanted: dict[Needs, list[tuple[Metric, Asked]]] = {}
+        for one in self._demands.get(variant, ()):
+            for metric in one.gate.metrics():
+                needs = self.wants.want(metric, self.spec(variant), self.baseline).needs()
+                wanted.setdefault(needs, []).append((metric, one))
+        return {
+            needs.variant.key: (needs, tuple(dict.fromkeys(one for _, one in pairs)))
+            for needs, pairs in wanted.items()
+            if all(self._stops(one) and self.wants.is_mean(metric) for metric, one in pairs)
+        }
+
+    def _stops(self, one: Asked) -> bool:
+        return self._options.stop_early if one.stop_early is None else one.stop_early
+
+    def _follow(self, variant: str, needs: Needs, asked: tuple[Asked, ...]) -> None:
+        """Make a pass in parts until its gates are decided; errors are kept for whoever asks."""
+        key = needs.variant.key
+        if key in self._stopped or self.engine.has(needs.variant):
+            return
+        metrics = {metric for one in asked for metric in one.gate.metrics() if self.wants.is_mean(metric)}
+        levels = [level for one in asked if (level := one.confidence or self._options.confidence)]
+        risk = Risk(self._options.alpha, len(metrics), max(levels, default=None), self._options.seed)
+
+        def certain(seen: Stopped) -> bool:
+            self._stopped[key] = seen
+            verdicts = self.decide(asked, partial(self._lookup, variant))
+            return not any(check.inconclusive for one in verdicts if not one.decided for check in one.checks)
+
+        try:
+            seen = follow(self.engine, needs, load(needs.variant.observe), risk, certain)
+        except QuantgateError as error:
+            seen = None
+            self.engine.refuse(needs.variant, error)
+        if seen is None:
+            self._stopped.pop(key, None)
+
+    def _lookup(self, variant: str, metric: Metric) -> Estimate | QuantgateError:
+        try:
+            return self.estimate(variant, metric)
+        except QuantgateError as error:
+            return error
 
     def _attempt(self, step: Step) -> Observation | None:
         try:
@@ -189,6 +241,8 @@ class Measurements:
         """
         want = self.wants.want(metric, spec, self.baseline)
         needs = want.needs()
+        if (stopped := self._stopped.get(needs.variant.key)) is not None:
+            return stopped.estimate(metric)
         reference = self.engine.observation(needs.baseline) if needs.baseline else None
         observed = self.engine.observation(needs.variant)
         self._rests_on(spec, metric, needs.variant, needs.baseline)
@@ -228,10 +282,7 @@ class Measurements:
 
         @cache
         def lookup(metric: Metric) -> Estimate | QuantgateError:
-            try:
-                return insane or self.estimate(variant, metric)
-            except QuantgateError as error:
-                return error
+            return insane or self._lookup(variant, metric)
 
         return self.decide(asked, lookup, self._refuted(variant, lookup))
 
@@ -281,6 +332,14 @@ class Measurements:
         known = tuple(self._behind.get(variant, {}))
         return earlier.changes(variant, self.earlier.run(ref), known, partial(self.estimate, variant), ref)
 
+    def notes(self, variant: str) -> tuple[str, ...]:
+        """Return what the whole report must say of a variant's passes."""
+        return tuple(
+            f"{variant}: decided after {self._stopped[step.key].share}; figures marked ~ are of those windows alone"
+            for step in self.plan.of(variant)
+            if step.key in self._stopped
+        )
+
     def _keys(self, model: str) -> dict[str, tuple[str, ...]]:
         return {metric.key: keys for metric, keys in self._behind.get(model, {}).items()}
 
@@ -300,7 +359,7 @@ class Measurements:
         for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.study.measure)):
             try:
                 steps = self._steps(metric, spec)
-                if steps and all(self.engine.has(step) for step in steps):
+                if steps and all(self.engine.has(step) or step.key in self._stopped for step in steps):
                     figures[metric.key] = estimate(metric)
             except QuantgateError:
                 continue  # not measurable here: the gates that need it say why

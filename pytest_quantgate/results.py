@@ -92,7 +92,7 @@ class Results:
             steps = _steps(report, Store(self._options.store, writable=False))
             History(self._options.store).add(run, report.to_json(), steps)
         except StoreError as error:
-            warnings.warn(f"{error}; this run is not kept", StoreWarning, stacklevel=2)
+            _warn(f"{error}; this run is not kept")
         else:
             self._kept = True
 
@@ -104,6 +104,16 @@ class Results:
             temporary.replace(file)
         except OSError as error:
             warnings.warn(f"{file}: the report cannot be written ({error.strerror})", stacklevel=2)
+
+
+def _warn(text: str) -> None:
+    """Warn, also where warnings are errors: the run is over, and what could not be noted does not fail it."""
+    try:
+        warnings.warn(text, StoreWarning, stacklevel=3)
+    except StoreWarning:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", StoreWarning)
+            warnings.warn(text, StoreWarning, stacklevel=3)
 
 
 def _steps(report: Report, store: Store) -> dict[str, list[Step]]:

@@ -104,7 +104,7 @@ class Session:
                     f"{place_of(item)}: a unittest.TestCase cannot run per variant; write a function"
                 )
             wanted = self._demands[item].gates(variant_of(item))
-            self._check(item, (one.gate for one in wanted))
+            self._check(item, wanted)
             gates.setdefault(variant_of(item), []).extend(wanted)
         if not plan:
             return
@@ -114,10 +114,12 @@ class Session:
         except CheckpointError as error:
             raise UsageError(str(error)) from error
 
-    def _check(self, item: pytest.Item, gates: Iterable[Gate]) -> None:
-        for gate in gates:
+    def _check(self, item: pytest.Item, asked: Iterable[Asked]) -> None:
+        for one in asked:
             try:
-                self.measurements.wants.check(gate)
+                self.measurements.wants.check(one.gate)
+                if one.stop_early:
+                    self.measurements.wants.check_stop(one.gate)
             except UsageError as error:
                 raise UsageError(f"{place_of(item)}: {error}") from error
 
@@ -210,6 +212,7 @@ class Session:
             "steps": [record.to_json() for record in fresh],
             "changes": [change.to_json() for change in measured.changes(variant)],
             "selftest": [trial.to_json() for trial in self._trials.get(item, ())],
+            "notes": list(measured.notes(variant)),
             "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
         }
 

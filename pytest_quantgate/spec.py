@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, runtime_checkable
 from typing import Protocol as Interface
 
 if TYPE_CHECKING:
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
+    from pytest_quantgate.stats import Items
 
     FloatArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
     IntArray: TypeAlias = NDArray[np.int64]
 
 __all__ = [
+    "Divisible",
     "Estimate",
     "Json",
     "MetricDefinition",
@@ -92,6 +94,11 @@ class Protocol:
 
     def __getitem__(self, name: str) -> Any:
         return dict(self.parameters)[name]
+
+    @property
+    def part(self) -> str:
+        """Which part of a pass it is; empty for the whole (see `Divisible`)."""
+        return str(dict(self.parameters).get("part", ""))
 
     # a parameter may be a JSON object, which has no hash of its own
     def __hash__(self) -> int:
@@ -274,7 +281,8 @@ class Step:
     @property
     def label(self) -> str:
         """A short name for people, e.g. "gptq-v1 tokens"."""
-        return f"{self.model.name} {self.protocol.kind}"
+        part = f" (part {self.protocol.part})" if self.protocol.part else ""
+        return f"{self.model.name} {self.protocol.kind}{part}"
 
     def to_json(self) -> dict[str, Json]:
         """Return it as a JSON object."""
@@ -593,4 +601,35 @@ class Quantizer(Interface):
             UsageError: a parameter that the method does not have, or that does not fit the model.
             NotMeasurableError: the library cannot run here.
 
+        """
+
+
+@runtime_checkable
+class Divisible(Interface):
+    """An `Observer` whose pass can be made in parts, in a random order, and whose metrics are means of its items."""
+
+    def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
+        """Return the protocol of the items at places [begin, end) of the order that `seed` gives.
+
+        It differs from the whole's by a parameter `part`; its observation is made against the whole reference.
+        """
+
+    def count(self, baseline: Observation) -> int:
+        """Return how many items the whole pass has."""
+
+    def joined(self, parts: Sequence[Observation]) -> Observation:
+        """Return the observations of several parts as one."""
+
+    def aligned(self, baseline: Observation, part: Observation) -> Observation:
+        """Return of a whole observation what belongs to a part's items."""
+
+    def is_mean(self, metric: Metric) -> bool:
+        """Return whether a metric is an increasing function of a mean over items."""
+
+    def items(
+        self, metric: Metric, part: Observation, baseline: Observation, order: IntArray
+    ) -> Items | None:
+        """Return what a metric is the mean of, for the items of a part in the order (N,) in which they are visited.
+
+        None for a metric that is no increasing function of a mean: a percentile.
         """

@@ -202,6 +202,11 @@ class Verdict:
         return self.outcome == "PASS"
 
     @property
+    def decided(self) -> bool:
+        """Whether it passes or fails, whatever else could be measured."""
+        return self.outcome in {"PASS", "FAIL"}
+
+    @property
     def reason(self) -> str:
         """Why it could not be measured; empty when it could."""
         return "; ".join(dict.fromkeys(check.reason for check in self.checks if check.holds is None))

@@ -13,6 +13,7 @@ from pytest_quantgate import machine
 from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
 from pytest_quantgate.plan import Want
 from pytest_quantgate.registry import load
+from pytest_quantgate.spec import Divisible
 from pytest_quantgate.units import UNITS
 
 if TYPE_CHECKING:
@@ -80,6 +81,24 @@ class Wants:
             elif comparison.metric.relation and self.study.baseline is None:
                 raise ConfigError(
                     f'{comparison.metric} compares with a baseline; add baseline = "..." to [tool.quantgate]'
+                )
+
+    def is_mean(self, metric: Metric) -> bool:
+        """Return whether a metric is a mean of items, so that a pass may stop as soon as it is certain."""
+        observer: object = load(self.definition(metric).observer)
+        return isinstance(observer, Divisible) and observer.is_mean(metric)
+
+    def check_stop(self, gate: Gate) -> None:
+        """Check that a gate can be decided early.
+
+        Raises:
+            GateError: a metric of it is no mean of items.
+
+        """
+        for metric in gate.metrics():
+            if not self.is_mean(metric):
+                raise GateError(
+                    f"{metric} is no mean of items, so that a pass cannot stop early for it; leave stop_early out"
                 )
 
     def check_terms(self, comparison: Comparison) -> MetricDefinition:

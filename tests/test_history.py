@@ -256,8 +256,9 @@ def test_kept_once_under_xdist(study):
     assert run.verdicts == {"good": "PASS", "bad": "PASS"}
 
 
+@pytest.mark.parametrize("filters", ["default", "error"])
 @pytest.mark.parametrize("content", [b"damaged" * 999, None])
-def test_a_history_that_cannot_be_written_is_a_warning(study, content):
+def test_a_history_that_cannot_be_written_is_a_warning(study, content, filters):
     """A run whose history cannot be kept passes as it would, with one warning."""
     study.gates(release=GATE)
     folder = study.path / ".quantgate"
@@ -266,7 +267,7 @@ def test_a_history_that_cannot_be_written_is_a_warning(study, content):
         (folder / FILE).mkdir()
     else:
         (folder / FILE).write_bytes(content)
-    result = study.run("-W", "default")
+    result = study.run("-W", filters)
     result.assert_outcomes(passed=2, warnings=1)
     result.stdout.fnmatch_lines([f"*StoreWarning: {folder / FILE}: *; this run is not kept"])
     result.stdout.no_fnmatch_line("run: *")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_quantgate import kld, ppl, ppl_delta, since
+from pytest_quantgate import damages, kld, ppl, ppl_delta, since
 from pytest_quantgate.earlier import Earlier
 from pytest_quantgate.errors import GateError, GateSyntaxError, NotMeasurableError
 from pytest_quantgate.gate import Comparison, Metric
@@ -239,6 +239,13 @@ def test_found_again(past):
     assert (found.value, found.note) == (pytest.approx(1), "")
     other = replace(new, reference=replace(then, device="b").key)
     assert earlier.estimate(METRIC, other, NOW).note == "the baseline is another than in v1"
+
+
+def test_a_damaged_copy_is_its_variant(past):
+    """A self-test sets a damaged copy against the earlier variant, so that such a gate can catch the damage."""
+    earlier, _, then, _ = past
+    copy = damages.damaged(then.model, next(iter(damages.DAMAGES)))
+    assert earlier.estimate(METRIC, replace(then, model=copy), NOW).value == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.spec import Observation
 
-__all__ = ["change", "check_aligned"]
+    Pair: TypeAlias = tuple[Observation, Observation | None]
+
+__all__ = ["change"]
 
 LEVEL = 0.95
 MEANS = {("kld", "mean"): "kld", ("top1_agreement", ""): "agree", ("delta_p", "mean"): "delta_p"}
@@ -39,13 +41,16 @@ MEANS = {("kld", "mean"): "kld", ("top1_agreement", ""): "agree", ("delta_p", "m
 ROOTS = {("delta_p", "rms"): "delta_p"}
 
 
-def change(metric: Metric, now: Observation, earlier: Observation) -> Estimate:
-    """Return the relation of a metric to its earlier value. The observations are aligned (`check_aligned`).
+def change(metric: Metric, now_pair: Pair, earlier_pair: Pair) -> Estimate:
+    """Return the relation of a metric to its earlier value; a pair is a variant's observation and its reference.
 
     Raises:
-        NotMeasurableError: an observation does not hold the metric, or the earlier value of a ratio is zero.
+        NotMeasurableError: the two runs did not score the same tokens (the first that differs is named), an
+            observation does not hold the metric, or the earlier value of a ratio is zero.
 
     """
+    now, earlier = now_pair[0], earlier_pair[0]
+    _check_aligned(now, earlier, (_ids(now_pair), _ids(earlier_pair)))
     if metric.name == "ppl":
         return _perplexity(metric, now, earlier)
     term = (metric.name, metric.statistic)
@@ -61,7 +66,17 @@ def change(metric: Metric, now: Observation, earlier: Observation) -> Estimate:
     return _mean(metric, x, y, now.arrays["window"], unit)
 
 
-def check_aligned(now: Observation, earlier: Observation, ids: tuple[NDArray[Any], NDArray[Any]]) -> None:
+def _ids(pair: Pair) -> NDArray[Any]:
+    """Return the stream of tokens that a pair was scored on: the reference keeps it."""
+    for observation in pair:
+        if observation is not None and "ids" in observation.arrays:
+            return observation.arrays["ids"]
+    raise NotMeasurableError(
+        "whether the tokens are the same cannot be told: the baseline's observation is not in the store any more"
+    )
+
+
+def _check_aligned(now: Observation, earlier: Observation, ids: tuple[NDArray[Any], NDArray[Any]]) -> None:
     """Refuse observations whose items are not the same tokens; `ids` are the two streams they were cut from.
 
     Raises:

@@ -29,13 +29,14 @@ vocabulary is exact.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_quantgate.errors import NotMeasurableError, ObservationError
-from pytest_quantgate.metrics import token_changes, token_estimates
+from pytest_quantgate.errors import ObservationError
+from pytest_quantgate.metrics import token_changes, token_estimates, token_items
 from pytest_quantgate.metrics.corpus import WIKITEXT2, Corpus, corpus_at, digest_of
+from pytest_quantgate.metrics.parts import Part, aligned, joined, part_of, with_part
 from pytest_quantgate.metrics.windows import cut, resolved, stream
 from pytest_quantgate.spec import MetricDefinition, Observation, Protocol
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
+    from pytest_quantgate.metrics.token_changes import Pair
     from pytest_quantgate.spec import (
         Estimate,
         IntArray,
@@ -55,8 +57,7 @@ if TYPE_CHECKING:
         TokenScores,
         Window,
     )
-
-    Pair: TypeAlias = tuple[Observation, Observation | None]
+    from pytest_quantgate.stats import Items
 
 __all__ = ["DELTA_P", "KLD", "PPL", "TOKENS", "TOP1_AGREEMENT", "Tokens", "divergence"]
 
@@ -147,23 +148,52 @@ class Tokens:
         corpus = Corpus(**places["corpus"])
         ids = stream(model.encode(_checked(corpus, protocol["corpus"])), parameters["bos"], model.bos_id)
         windows, used = cut(ids, parameters, model.bos_id)
+        part = part_of(protocol)
+        numbers = range(len(windows)) if part is None else part.windows(len(windows))
         _check_windows(windows, len(ids), parameters["window"], model.max_length, str(corpus))
         if reference is not None:
             _check_ids(ids[:used], reference.arrays["ids"], model)
         facts: dict[str, Any] = {
-            "tokens": sum(len(window.ids) - window.start for window in windows),
-            "windows": len(windows),
+            "tokens": sum(len(windows[number].ids) - windows[number].start for number in numbers),
+            "windows": len(numbers),
+            "of": len(windows),
             "vocabulary": model.vocab_size,
             "top_k": min(parameters["top_k"], model.vocab_size),
             "corpus": str(corpus),
         }
         if reference is None:
             return Observation(_kept(model, windows, ids[:used], facts["top_k"], progress), facts)
-        return Observation(_compared(model, windows, reference, progress), facts)
+        return Observation(_compared(model, windows, numbers, reference, progress), facts)
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
         """Compute a token metric; see `spec.Observer.estimate`."""
         return token_estimates.estimate(metric, variant, baseline)
+
+    def is_mean(self, metric: Metric) -> bool:
+        """Return whether a metric is a mean over windows."""
+        return token_items.is_mean(metric)
+
+    def items(
+        self, metric: Metric, part: Observation, baseline: Observation, order: IntArray
+    ) -> Items | None:
+        """Return the metric as a mean over windows; see `spec.Divisible.items`."""
+        return token_items.items(metric, part, baseline, order)
+
+    def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
+        """Return the protocol of some windows; see `spec.Divisible.part`."""
+        return with_part(protocol, Part(seed, begin, end))
+
+    def count(self, baseline: Observation) -> int:
+        """Return the number of windows."""
+        return int(baseline.arrays["window"][-1]) + 1
+
+    def joined(self, parts: Sequence[Observation]) -> Observation:
+        """Return parts as one observation."""
+        return joined(parts)
+
+    def aligned(self, baseline: Observation, part: Observation) -> Observation:
+        """Return the baseline's rows of a part's windows."""
+        return aligned(baseline, part)
 
     def change(self, metric: Metric, now: Pair, earlier: Pair) -> Estimate:
         """Compare with an earlier run token by token; a pair is the variant's observation and its reference.
@@ -172,21 +202,10 @@ class Tokens:
             NotMeasurableError: the two runs did not score the same tokens; the first that differs is named.
 
         """
-        token_changes.check_aligned(now[0], earlier[0], (_ids(now), _ids(earlier)))
-        return token_changes.change(metric, now[0], earlier[0])
+        return token_changes.change(metric, now, earlier)
 
 
 TOKENS = Tokens()
-
-
-def _ids(pair: Pair) -> NDArray[Any]:
-    """Return the stream of tokens that a pair was scored on: the reference keeps it."""
-    for observation in pair:
-        if observation is not None and "ids" in observation.arrays:
-            return observation.arrays["ids"]
-    raise NotMeasurableError(
-        "whether the tokens are the same cannot be told: the baseline's observation is not in the store any more"
-    )
 
 
 def divergence(
@@ -269,10 +288,14 @@ def _kept(
 
 
 def _compared(
-    model: Model, windows: Sequence[Window], reference: Observation, progress: Progress
+    model: Model,
+    windows: Sequence[Window],
+    numbers: Sequence[int],
+    reference: Observation,
+    progress: Progress,
 ) -> dict[str, NDArray[Any]]:
     kept = reference.arrays
-    at = _Parts(kept["top_ids"], windows)
+    at = _Rows(kept["top_ids"], windows, numbers)
     columns: dict[str, list[NDArray[Any]]] = {
         "logprob": [],
         "kld": [],
@@ -280,7 +303,8 @@ def _compared(
         "delta_p": [],
         "agree": [],
     }
-    for index, scores in enumerate(_followed(model.score(windows, at=at), len(windows), progress)):
+    chosen = [windows[number] for number in numbers]
+    for index, scores in enumerate(_followed(model.score(chosen, at=at), len(chosen), progress)):
         rows = at.span(index)
         kld, excess = divergence(kept["top_logprob"][rows], scores.at, scores.floor, model.vocab_size)
         columns["logprob"].append(scores.logprob)
@@ -288,28 +312,33 @@ def _compared(
         columns["kld_excess"].append(excess.astype(np.float32))
         columns["delta_p"].append(np.exp(scores.logprob) - np.exp(kept["logprob"][rows]))
         columns["agree"].append((scores.top1 == kept["top1"][rows]).astype(np.uint8))
-    return _joined(columns)
+    return _joined(columns, numbers)
 
 
-def _joined(columns: Mapping[str, list[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def _joined(
+    columns: Mapping[str, list[NDArray[Any]]], numbers: Sequence[int] | None = None
+) -> dict[str, NDArray[Any]]:
     sizes = [len(part) for part in columns["logprob"]]
     joined = {name: np.concatenate(parts) for name, parts in columns.items()}
-    return {"window": np.repeat(np.arange(len(sizes), dtype=np.int32), sizes), **joined}
+    named = np.asarray(range(len(sizes)) if numbers is None else numbers, dtype=np.int32)
+    return {"window": np.repeat(named, sizes), **joined}
 
 
-class _Parts(Sequence["IntArray"]):
-    """Rows of the kept ids, window by window, widened only when they are asked for."""
+class _Rows(Sequence["IntArray"]):
+    """Rows of the kept ids of some windows, widened only when they are asked for."""
 
-    def __init__(self, rows: NDArray[Any], windows: Sequence[Window]) -> None:
+    def __init__(self, rows: NDArray[Any], windows: Sequence[Window], numbers: Sequence[int]) -> None:
         self._rows = rows
         self._ends = np.cumsum([len(window.ids) - window.start for window in windows])
+        self._numbers = numbers
 
     def span(self, index: int) -> slice:
         """Return where the rows of a window are."""
-        return slice(int(self._ends[index - 1]) if index else 0, int(self._ends[index]))
+        number = self._numbers[index]
+        return slice(int(self._ends[number - 1]) if number else 0, int(self._ends[number]))
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._numbers)
 
     def __getitem__(self, index: Any) -> Any:
         return self._rows[self.span(index)].astype(np.int64)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_quantgate.report.document import Report, Result, Row, Status
+    from pytest_quantgate.spec import Estimate
     from pytest_quantgate.verdict import Check, Outcome, Verdict
 
 __all__ = ["CLOSE", "Column", "Finding", "Table", "findings", "headline", "store_line", "table"]
@@ -184,10 +185,16 @@ def _column(figure: _Figure, rows: Sequence[Row]) -> Column | None:
     values = [None if item is None else figures.converted(item.value, unit) for item in found]
     decimals = _decimals(values) if figure.decimals is None else figure.decimals
     cells = (
-        "-" if value is None else figures.fixed(value, decimals, signed=figure.signed) for value in values
+        _cell(item, value, decimals, signed=figure.signed) for item, value in zip(found, values, strict=True)
     )
     title = figure.titles[_ARGUMENTS.sub("", key)]
     return Column(title, "" if unit == title else unit, tuple(cells), figure.rank)
+
+
+def _cell(item: Estimate | None, value: float | None, decimals: int, *, signed: bool) -> str:
+    if item is None or value is None:
+        return "-"
+    return ("~" if item.partial else "") + figures.fixed(value, decimals, signed=signed)
 
 
 def _decimals(values: Iterable[float | None]) -> int:

@@ -6,12 +6,14 @@ from pytest_quantgate.stats.means import EXP, IDENTITY, SQRT, Link, Mean, Studen
 from pytest_quantgate.stats.power import chance_beyond, detectable, settling
 from pytest_quantgate.stats.proportions import Paired, Proportion, effective, mcnemar, wilson
 from pytest_quantgate.stats.ranks import MedianRatio, Ranks, ranks
+from pytest_quantgate.stats.sequences import Items, looks, order, sequence
 
 __all__ = [
     "EXP",
     "IDENTITY",
     "SQRT",
     "Bootstrap",
+    "Items",
     "Link",
     "Mean",
     "MedianRatio",
@@ -24,10 +26,13 @@ __all__ = [
     "detectable",
     "effective",
     "holm",
+    "looks",
     "mcnemar",
+    "order",
     "quantile",
     "ranks",
     "ratio",
+    "sequence",
     "settling",
     "wilson",
 ]

@@ -34,5 +34,5 @@ def settling(count: int, half_width: float, distance: float) -> int | None:
 
     None where that is more than anyone has: a million times as many.
     """
-    factor = half_width / distance if distance else math.inf
+    factor = abs(half_width / distance) if distance else math.inf
     return math.ceil(count * factor**2) if factor < MOST else None

@@ -27,7 +27,7 @@ from pytest_quantgate.errors import StoreError
 from pytest_quantgate.files import MalformedError, NotRegularError, opened, read_all, write_atomic
 from pytest_quantgate.store.entry import HEADER_START, MAX_ENTRY, MAX_HEADER, decode, decode_header, encode
 from pytest_quantgate.store.locks import Locks
-from pytest_quantgate.store.quarantine import Quarantine, sweep
+from pytest_quantgate.store.quarantine import Quarantine, is_older, remove_older, sweep
 from pytest_quantgate.store.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ class Store:
         """Return what `prune` would remove: observations and checkpoints written that many seconds ago."""
         limit = time.time() - older_than
         entries = sorted(self._home.glob("observations/??/*.obs"))
-        return (*(path for path in entries if _is_older(path, limit)), *self._shelf.older(limit))
+        return (*(path for path in entries if is_older(path, limit)), *self._shelf.older(limit))
 
     def prune(self, older_than: float) -> int:
         """Remove observations and checkpoints written more than `older_than` seconds ago; return how many.
@@ -242,7 +242,7 @@ class Store:
         The records of checkpoints stay. Readers that hold an entry open keep reading it.
         """
         limit = time.time() - older_than
-        removed = sum(_remove_older(path, limit) for path in self._home.glob("observations/??/*.obs"))
+        removed = sum(remove_older(path, limit) for path in self._home.glob("observations/??/*.obs"))
         removed += self._shelf.prune(limit)
         sweep(self._home)
         return removed
@@ -297,17 +297,3 @@ def _read(path: Path, key: str) -> Observation:
     if found.key != key:
         raise MalformedError(f"it is the entry {found.key}")
     return observation
-
-
-def _is_older(path: Path, limit: float) -> bool:
-    with contextlib.suppress(OSError):
-        return path.lstat().st_mtime < limit
-    return False
-
-
-def _remove_older(path: Path, limit: float) -> bool:
-    with contextlib.suppress(OSError):
-        if _is_older(path, limit):
-            path.unlink()
-            return True
-    return False

@@ -14,7 +14,7 @@ from pytest_quantgate.files import TEMPORARY
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Quarantine", "sweep"]
+__all__ = ["Quarantine", "is_older", "remove", "remove_older", "sweep"]
 
 KEPT = 16
 """Damaged entries kept for a look at them; of damaged checkpoints, which are large, only the last."""
@@ -55,6 +55,22 @@ def remove(path: Path) -> None:
     else:
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def is_older(path: Path, limit: float) -> bool:
+    """Return whether a file was written before `limit` (epoch seconds); False if it is gone."""
+    with contextlib.suppress(OSError):
+        return path.lstat().st_mtime < limit
+    return False
+
+
+def remove_older(path: Path, limit: float) -> bool:
+    """Remove a file that was written before `limit` (epoch seconds); return whether that was done."""
+    with contextlib.suppress(OSError):
+        if is_older(path, limit):
+            path.unlink()
+            return True
+    return False
 
 
 def sweep(home: Path) -> None:
