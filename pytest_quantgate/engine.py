@@ -156,9 +156,14 @@ class Engine:
         observer: Observer = load(step.observe)
         reference = self._reference(step.reference) if step.reference else None
         model = self.materialize(step.model)
+        started = time.perf_counter()
         with self.narrator.working(step.label) as progress:
             made = self._executor.run(observer, replace(step, model=model), reference, progress)
-        observation = replace(made, facts={**made.facts, "checkpoint": self._content(model)})
+        about: dict[str, Json] = {
+            "checkpoint": self._content(model),
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        observation = replace(made, facts={**made.facts, **about})
         self.store.put(step, observation)
         return observation
 

@@ -5,18 +5,24 @@ The pytest session asks it for verdicts, fixtures ask it for estimates, and a co
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_quantgate import earlier, network, plan, verdict
+from pytest_quantgate import earlier, floor, network, plan, stats, verdict
 from pytest_quantgate.engine import Engine
 from pytest_quantgate.errors import (
     CheckpointError,
     ConfigError,
     ObservationError,
     QuantgateError,
+    StoreError,
 )
+from pytest_quantgate.floor import OVER_FLOOR, Floor, unchanged
+from pytest_quantgate.foresight import Basis, Forecast, foresee
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.history import History, check_tag
 from pytest_quantgate.models import Models
@@ -37,9 +43,9 @@ if TYPE_CHECKING:
     from pytest_quantgate.plan import Needs, Want
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.report import Change
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer, Step
+    from pytest_quantgate.spec import Divisible, Estimate, ModelSpec, Observation, Observer, Step
     from pytest_quantgate.study import Study
-    from pytest_quantgate.verdict import Lookup, Verdict
+    from pytest_quantgate.verdict import Lookup, Rule, Verdict
 
 __all__ = ["Measurements"]
 
@@ -48,6 +54,9 @@ _ALWAYS = ("bits_per_weight", "disk", "weights_memory")
 _TABLE = (
     *_ALWAYS, "vram", "ram", "tokens_per_second", "ttft", "ppl", "ppl.delta", "kld.mean", "top1_agreement",
 )  # fmt: skip
+
+
+_FLOORED = ("ppl.delta", "kld.mean")
 
 
 class Measurements:
@@ -82,6 +91,7 @@ class Measurements:
         self._specs: dict[str, ModelSpec | CheckpointError] = {}
         self._demands: dict[str, tuple[Asked, ...]] = {}
         self._stopped: dict[str, Stopped] = {}
+        self._floors: dict[str, Floor] = {}
         self.plan = plan.Plan()
         self.engine = Engine(
             store, registry, options, narrator, partial(getattr, self._models, "baseline"), since
@@ -160,6 +170,7 @@ class Measurements:
         """
         for step in self.plan.of("baseline"):
             self._attempt(step)
+        self._measure_floors(variant)
         early = self._to_stop_early(variant)
         for step in self.plan.of(variant):
             if step.key in early:
@@ -169,6 +180,39 @@ class Measurements:
             if step.observe == _SANITY and observation is not None and observation.facts["problems"]:
                 return _problems(observation)
         return ()
+
+    def _measure_floors(self, variant: str) -> None:
+        """Measure the noise of the baseline's passes while the baseline is at hand, if anything asks for it."""
+        for one in self._demands.get(variant, ()):
+            for metric in one.gate.metrics():
+                if metric.relation == OVER_FLOOR or (self._options.floor and self._is_noisy(metric)):
+                    with suppress(QuantgateError):
+                        self._floor_of(self.spec(variant), metric)
+
+    def _is_noisy(self, metric: Metric) -> bool:
+        return unchanged(metric) is not None and self.wants.is_divisible(metric)
+
+    def _floor_of(self, spec: ModelSpec, metric: Metric) -> Floor:
+        """Return the noise floor of the pass that a metric is computed from."""
+        needs = self.wants.want(metric, spec, self.baseline).needs()
+        key = needs.baseline.key if needs.baseline else ""
+        if key not in self._floors:
+            observer = load(needs.variant.observe)
+            self._floors[key] = floor.measure(self.engine, needs, observer, self._options.seed)
+        return self._floors[key]
+
+    def _refused(self, variant: str, asked: Iterable[Asked]) -> dict[Comparison, str]:
+        """Return the comparisons whose limits lie below the noise, where the noise is to be shown."""
+        if not self._options.floor:
+            return {}
+        found: dict[Comparison, str] = {}
+        for comparison in (comparison for one in asked for comparison in one.gate.comparisons()):
+            with suppress(QuantgateError):
+                if self._is_noisy(comparison.metric):
+                    found[comparison] = self._floor_of(self.spec(variant), comparison.metric).refusal(
+                        comparison
+                    )
+        return {comparison: reason for comparison, reason in found.items() if reason}
 
     def _to_stop_early(self, variant: str) -> dict[str, tuple[Needs, tuple[Asked, ...]]]:
         """Return the passes of a variant that may stop early, by key, with the gates that then decide when.
@@ -239,6 +283,9 @@ class Measurements:
             QuantgateError: why there is no such number.
 
         """
+        if metric.relation == OVER_FLOOR:
+            found = self.estimate_of(spec, floor.raw(metric))
+            return self._floor_of(spec, metric).excess(metric, found)
         want = self.wants.want(metric, spec, self.baseline)
         needs = want.needs()
         if (stopped := self._stopped.get(needs.variant.key)) is not None:
@@ -284,14 +331,17 @@ class Measurements:
         def lookup(metric: Metric) -> Estimate | QuantgateError:
             return insane or self._lookup(variant, metric)
 
-        return self.decide(asked, lookup, self._refuted(variant, lookup))
+        wanted = tuple(asked)
+        rule = verdict.Rule(refuted=self._refuted(variant, lookup), refused=self._refused(variant, wanted))
+        return self.decide(wanted, lookup, rule)
 
-    def decide(
-        self, asked: Iterable[Asked], lookup: Lookup, refuted: frozenset[Comparison] | None = None
-    ) -> tuple[Verdict, ...]:
-        """Judge gates by the estimates that `lookup` gives; see `verdict.Rule` for `refuted`."""
+    def decide(self, asked: Iterable[Asked], lookup: Lookup, rule: Rule | None = None) -> tuple[Verdict, ...]:
+        """Judge gates by the estimates that `lookup` gives, each at its own confidence or the session's."""
+        common = rule or verdict.Rule()
         return tuple(
-            verdict.judge(one.gate, lookup, verdict.Rule(one.confidence or self._options.confidence, refuted))
+            verdict.judge(
+                one.gate, lookup, replace(common, confidence=one.confidence or self._options.confidence)
+            )
             for one in asked
         )
 
@@ -302,6 +352,58 @@ class Measurements:
         level = self._options.confidence
         assert level is not None
         return verdict.refuted((one.gate for one in self._demands.get(variant, ())), lookup, level)
+
+    # --- foresight
+
+    def forecasts(self) -> Iterator[Forecast]:
+        """Yield what each comparison on a mean of items will be able to see, from the store alone."""
+        for variant, asked in self._demands.items():
+            wanted = {comparison: one for one in asked for comparison in one.gate.comparisons()}
+            for comparison, how in wanted.items():
+                if self.wants.is_mean(comparison.metric):
+                    try:
+                        basis = self._basis(variant, comparison.metric)
+                    except QuantgateError as error:
+                        yield Forecast(variant, str(comparison), source=str(error))
+                    else:
+                        yield foresee(variant, comparison, basis, how.confidence or self._options.confidence)
+
+    def _basis(self, variant: str, metric: Metric) -> Basis:
+        """Return the best that is known of a metric's spread: the variant's, another's, the baseline's alone.
+
+        Raises:
+            StoreError: nothing is known.
+
+        """
+        needs = self.wants.want(metric, self.spec(variant), self.baseline).needs()
+        baseline = self.engine.stored(needs.baseline) if needs.baseline else None
+        if baseline is None:
+            raise StoreError("the baseline's pass is not in the store; run the gates once")
+        observer: Divisible = load(needs.variant.observe)
+        visits = stats.order(observer.count(baseline), self._options.seed)
+        zero = unchanged(metric)
+        for name in (variant, *(other for other in self.study.names if other != variant)):
+            observed = self._stored_pass(name, metric)
+            items = observer.items(metric, observed, baseline, visits) if observed else None
+            if observed is not None and items is not None:
+                start = items.link.forward(0.0) if zero is None else zero
+                seconds = float(str(observed.facts.get("seconds", 0)))
+                return Basis(items, start, f"{name}'s stored pass", seconds)
+        items = observer.alone(metric, baseline, visits)
+        if items is None:
+            raise StoreError("no variant's pass is in the store, and the baseline alone does not tell")
+        start = items.link.forward(0.0) if zero is None else zero
+        seconds = float(str(baseline.facts.get("seconds", 0)))
+        return Basis(
+            items, start, "the baseline alone, unpaired: an upper bound", seconds, widening=math.sqrt(2)
+        )
+
+    def _stored_pass(self, variant: str, metric: Metric) -> Observation | None:
+        with suppress(QuantgateError):
+            return self.engine.stored(
+                self.wants.want(metric, self.spec(variant), self.baseline).needs().variant
+            )
+        return None
 
     # --- reporting
 
@@ -334,7 +436,9 @@ class Measurements:
 
     def notes(self, variant: str) -> tuple[str, ...]:
         """Return what the whole report must say of a variant's passes."""
-        return tuple(
+        floors = [f"{key} {one.value:.3g} ({one.note})" for key, one in self._floor_figures().items()]
+        told = (f"the baseline against itself: {', '.join(floors)}",) if floors else ()
+        return told + tuple(
             f"{variant}: decided after {self._stopped[step.key].share}; figures marked ~ are of those windows alone"
             for step in self.plan.of(variant)
             if step.key in self._stopped
@@ -349,9 +453,15 @@ class Measurements:
         if spec is None:
             return None
         dtypes = dict.fromkeys(step.model.dtype for step in self.plan.of("baseline"))
-        figures = self._figures(spec, self.baseline_estimate)
+        figures = self._figures(spec, self.baseline_estimate) | self._floor_figures()
         steps = self._keys(spec.name)
         return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures, steps=steps)
+
+    def _floor_figures(self) -> dict[str, Estimate]:
+        """Return how far the baseline is from itself: beside each change that the table shows."""
+        metrics = [parse_metric(text) for text in _FLOORED]
+        found = {metric.key: one.figure(metric) for one in self._floors.values() for metric in metrics}
+        return {key: figure for key, figure in found.items() if figure is not None}
 
     def _figures(self, spec: ModelSpec, estimate: Callable[[Metric], Estimate]) -> dict[str, Estimate]:
         """Return the figures whose observations are there already: a report measures nothing."""

@@ -215,8 +215,11 @@ class Active:
         if not self._config.getoption("--quantgate-plan"):
             return None
         reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
-        for line in self._edge.session.plan_lines():
-            reporter.write_line(line)
+        try:
+            for line in self._edge.session.plan_lines():
+                reporter.write_line(line)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
         return True
 
     @pytest.hookimpl(wrapper=True)

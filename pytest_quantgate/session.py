@@ -232,10 +232,22 @@ class Session:
         }
 
     def plan_lines(self) -> Iterator[str]:
-        """Yield the plan for people: each step, its key, and whether the store has it."""
+        """Yield the plan for people: each step, its key, whether the store has it; then what each gate will see.
+
+        Raises:
+            UsageError: a gate is blind, in a strict session.
+
+        """
         for step in self.measurements.plan.steps:
             known = "in the store" if self.measurements.engine.store.get(step.key) else "to be measured"
             yield f"{step.key[:12]}  {step.label:<32}  {known}"
+        forecasts = list(self.measurements.forecasts())
+        yield from (forecast.line() for forecast in forecasts)
+        blind = [forecast for forecast in forecasts if forecast.blind]
+        if blind and self.options.strict:
+            raise UsageError(
+                "; ".join(f"{one.variant}: {one.comparison} cannot see its own margin" for one in blind)
+            )
 
     def close(self) -> None:
         """Free what is loaded."""

@@ -633,3 +633,9 @@ class Divisible(Interface):
 
         None for a metric that is no increasing function of a mean: a percentile.
         """
+
+    def alone(self, metric: Metric, baseline: Observation, order: IntArray) -> Items | None:
+        """Return the numbers behind a metric as far as the baseline alone knows them: unpaired, so too wide a spread.
+
+        None where it knows nothing.
+        """

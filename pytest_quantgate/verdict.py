@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -51,11 +51,13 @@ class Rule:
     Attributes:
         confidence: the level of the two-sided interval that decides; None: the point estimate does.
         refuted: the comparisons that may fail, where a family of them was tested together; None: each for itself.
+        refused: why the limit of a comparison cannot be used; such a comparison never holds.
 
     """
 
     confidence: float | None = None
     refuted: frozenset[Comparison] | None = None
+    refused: Mapping[Comparison, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,8 @@ def _check(comparison: Comparison, found: Estimate | QuantgateError, rule: Rule)
     if isinstance(found, QuantgateError):
         undecided = isinstance(found, NotMeasurableError)
         return replace(check, holds=None if undecided else False, reason=str(found))
+    if comparison in rule.refused:
+        return replace(check, holds=False, reason=rule.refused[comparison], n=found.n)
     estimate = _builtin(found.at(rule.confidence) if rule.confidence else found)
     if not math.isfinite(estimate.value):
         reason = f"{estimate.value:g} is not a finite number"

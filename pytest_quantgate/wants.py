@@ -83,6 +83,10 @@ class Wants:
                     f'{comparison.metric} compares with a baseline; add baseline = "..." to [tool.quantgate]'
                 )
 
+    def is_divisible(self, metric: Metric) -> bool:
+        """Return whether the pass behind a metric can be made in parts."""
+        return isinstance(load(self.definition(metric).observer), Divisible)
+
     def is_mean(self, metric: Metric) -> bool:
         """Return whether a metric is a mean of items, so that a pass may stop as soon as it is certain."""
         observer: object = load(self.definition(metric).observer)

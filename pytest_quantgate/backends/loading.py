@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["DTYPES", "load_model", "load_tokenizer", "prepare", "quiet"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-OPTIONS = ("attention", "kernel")
+OPTIONS = ("attention", "kernel", "repeat", "tokens_at_once")
 SHOWN = 3
 LIBRARY: Any = _logging
 

@@ -39,8 +39,9 @@ NO_LIMIT = 2**31
 def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = False) -> TransformersModel:
     """Load the checkpoint at `spec.path` in `spec.dtype` on `spec.device`; nothing is downloaded.
 
-    Args: spec: which weights, and how; its options may set `attention` (sdpa, eager …) and `kernel` (of
-        GPTQModel). allow_code: let the checkpoint's own Python code run. allow_pickle: accept weights that
+    Args: spec: which weights, and how; its options may set `attention` (sdpa, eager …), `kernel` (of
+        GPTQModel), `tokens_at_once` (what is fed in one batch) and `repeat` (nothing but an identity of its
+        own: the same again). allow_code: let the checkpoint's own Python code run. allow_pickle: accept weights that
         are not safetensors.
 
     Raises:
@@ -79,7 +80,7 @@ class TransformersModel:
         self.native, self.tokenizer, self._memory = model, tokenizer, memory
         self._device = memory.device
         self._head = Head(model, self.vocab_size)
-        self._at_once = TOKENS_AT_ONCE[self._device.type]
+        self._at_once = int(dict(spec.options).get("tokens_at_once", TOKENS_AT_ONCE[self._device.type]))
         self.bos_id = self._find_bos()
 
     def _find_bos(self) -> int | None:

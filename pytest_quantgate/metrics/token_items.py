@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.spec import IntArray, Observation
 
-__all__ = ["is_mean", "items"]
+__all__ = ["alone", "is_mean", "items"]
 
 MEANS = {("kld", "mean"): "kld", ("top1_agreement", ""): "agree", ("delta_p", "mean"): "delta_p"}
 
 
 def is_mean(metric: Metric) -> bool:
     """Return whether a metric is an increasing function of a mean over tokens, paired with the baseline."""
-    if metric.since:
+    if metric.since or metric.relation == "over_floor":
         return False
     term = (metric.name, metric.statistic)
     return metric.name == "ppl" or (not metric.relation and (term in MEANS or term == ("delta_p", "rms")))
@@ -43,6 +43,24 @@ def items(metric: Metric, part: Observation, baseline: Observation, order: IntAr
     if not is_mean(metric):
         return None
     terms, link = _terms(metric, part, baseline)
+    return _over_windows(terms, link, part, baseline, order)
+
+
+def alone(metric: Metric, baseline: Observation, order: IntArray) -> Items | None:
+    """Return what is known of a perplexity's spread before any variant was scored: the baseline's own log-likelihood.
+
+    None for what compares distributions: the baseline alone says nothing of it.
+    """
+    if metric.name != "ppl" or not is_mean(metric):
+        return None
+    terms = -baseline.arrays["logprob"].astype(np.float64)
+    mean = float(terms.mean())
+    return _over_windows(terms - mean, _perplexity(metric.relation, mean), baseline, baseline, order)
+
+
+def _over_windows(
+    terms: NDArray[np.float64], link: Link, part: Observation, baseline: Observation, order: IntArray
+) -> Items:
     windows, total = part.arrays["window"], len(order)
     sums: NDArray[np.float64] = np.bincount(windows, weights=terms, minlength=total).astype(
         np.float64

@@ -72,7 +72,7 @@ PPL = MetricDefinition(
     unit="",
     better="lower",
     observer=OBSERVER,
-    relations=("delta", "ratio", "log_ratio"),
+    relations=("delta", "ratio", "log_ratio", "over_floor"),
     arguments=ARGUMENTS,
 )
 KLD = MetricDefinition(
@@ -82,6 +82,7 @@ KLD = MetricDefinition(
     better="lower",
     observer=OBSERVER,
     statistics=("mean", "median", "p90", "p99", "p999", "max"),
+    relations=("over_floor",),
     arguments=ARGUMENTS,
 )
 TOP1_AGREEMENT = MetricDefinition(
@@ -178,6 +179,10 @@ class Tokens:
     ) -> Items | None:
         """Return the metric as a mean over windows; see `spec.Divisible.items`."""
         return token_items.items(metric, part, baseline, order)
+
+    def alone(self, metric: Metric, baseline: Observation, order: IntArray) -> Items | None:
+        """Return the baseline's own spread; see `spec.Divisible.alone`."""
+        return token_items.alone(metric, baseline, order)
 
     def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
         """Return the protocol of some windows; see `spec.Divisible.part`."""

@@ -2,6 +2,7 @@
 
 from pytest_quantgate.stats.bootstrap import Bootstrap, quantile, ratio
 from pytest_quantgate.stats.family import holm
+from pytest_quantgate.stats.inversion import Shifted
 from pytest_quantgate.stats.means import EXP, IDENTITY, SQRT, Link, Mean, Student, clustered_mean
 from pytest_quantgate.stats.power import chance_beyond, detectable, settling
 from pytest_quantgate.stats.proportions import Paired, Proportion, effective, mcnemar, wilson
@@ -20,6 +21,7 @@ __all__ = [
     "Paired",
     "Proportion",
     "Ranks",
+    "Shifted",
     "Student",
     "chance_beyond",
     "clustered_mean",

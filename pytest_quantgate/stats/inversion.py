@@ -6,12 +6,15 @@ one of confidence 1 - 2 a has the same end. The p-value is the smallest such a.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["tails"]
+    from pytest_quantgate.spec import Sampling
+
+__all__ = ["Shifted", "tails"]
 
 HALVINGS = 40
 
@@ -33,3 +36,20 @@ def _smallest(refuted: Callable[[float], bool]) -> float:
         middle = (low + high) / 2
         low, high = (low, middle) if refuted(middle) else (middle, high)
     return high
+
+
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """An estimate less a constant; a `spec.Sampling`."""
+
+    sampling: Sampling
+    by: float
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the interval, moved."""
+        low, high = self.sampling.interval(confidence)
+        return low - self.by, high - self.by
+
+    def tails(self, limit: float) -> tuple[float, float]:
+        """Return the p-values at the limit, moved back."""
+        return self.sampling.tails(limit + self.by)
