@@ -9,19 +9,27 @@ finds with 80 % probability is larger than the room between its limit and an unc
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_quantgate import figures
+from pytest_quantgate import figures, stats
+from pytest_quantgate.errors import QuantgateError, StoreError
+from pytest_quantgate.floor import unchanged
+from pytest_quantgate.registry import load
 from pytest_quantgate.stats import chance_beyond, detectable
 
 if TYPE_CHECKING:
-    from pytest_quantgate.gate import Comparison
+    from collections.abc import Iterator
+
+    from pytest_quantgate.gate import Comparison, Metric
+    from pytest_quantgate.measurements import Measurements
+    from pytest_quantgate.spec import Divisible, Observation
     from pytest_quantgate.stats import Items
 
-__all__ = ["POWER", "Basis", "Forecast", "foresee"]
+__all__ = ["POWER", "Basis", "Forecast", "Foresight", "foresee"]
 
 POWER = 0.8
 CONFIDENCE = 0.95
@@ -85,6 +93,67 @@ class Forecast:
             f"{head}: sees a change of {figures.significant(self.sees, 2)} ({POWER:.0%} power), {alarm},"
             f" {self.items} windows{time} (spread of {self.source}){blind}"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """Forecasts for the gates of a study, from its store alone."""
+
+    measured: Measurements
+
+    def forecasts(self) -> Iterator[Forecast]:
+        """Yield what each comparison on a mean of items will be able to see, from the store alone."""
+        for variant, asked in self.measured.demands.items():
+            wanted = {comparison: one for one in asked for comparison in one.gate.comparisons()}
+            for comparison, how in wanted.items():
+                if self.measured.wants.is_mean(comparison.metric):
+                    try:
+                        basis = self._basis(variant, comparison.metric)
+                    except QuantgateError as error:
+                        yield Forecast(variant, str(comparison), source=str(error))
+                    else:
+                        yield foresee(
+                            variant, comparison, basis, how.confidence or self.measured.options.confidence
+                        )
+
+    def _basis(self, variant: str, metric: Metric) -> Basis:
+        """Return the best that is known of a metric's spread: the variant's, another's, the baseline's alone.
+
+        Raises:
+            StoreError: nothing is known.
+
+        """
+        needs = self.measured.wants.want(metric, self.measured.spec(variant), self.measured.baseline).needs()
+        baseline = self.measured.engine.stored(needs.baseline) if needs.baseline else None
+        if baseline is None:
+            raise StoreError("the baseline's pass is not in the store; run the gates once")
+        observer: Divisible = load(needs.variant.observe)
+        visits = stats.order(observer.count(baseline), self.measured.options.seed)
+        zero = unchanged(metric)
+        for name in (variant, *(other for other in self.measured.study.names if other != variant)):
+            observed = self._stored_pass(name, metric)
+            items = observer.items(metric, observed, baseline, visits) if observed else None
+            if observed is not None and items is not None:
+                start = items.link.forward(0.0) if zero is None else zero
+                seconds = float(str(observed.facts.get("seconds", 0)))
+                return Basis(items, start, f"{name}'s stored pass", seconds)
+        items = observer.alone(metric, baseline, visits)
+        if items is None:
+            raise StoreError("no variant's pass is in the store, and the baseline alone does not tell")
+        start = items.link.forward(0.0) if zero is None else zero
+        seconds = float(str(baseline.facts.get("seconds", 0)))
+        return Basis(
+            items, start, "the baseline alone, unpaired: an upper bound", seconds, widening=math.sqrt(2)
+        )
+
+    def _stored_pass(self, variant: str, metric: Metric) -> Observation | None:
+        with suppress(QuantgateError):
+            return self.measured.engine.stored(
+                self.measured.wants.want(metric, self.measured.spec(variant), self.measured.baseline)
+                .needs()
+                .variant
+            )
+        return None
 
 
 def foresee(variant: str, comparison: Comparison, basis: Basis, confidence: float | None = None) -> Forecast:

@@ -20,6 +20,7 @@ from pytest_quantgate.errors import (
     StoreError,
     UsageError,
 )
+from pytest_quantgate.foresight import Foresight
 from pytest_quantgate.marks import Asked, Demand, as_confidence, as_gate, demand_of
 from pytest_quantgate.measurements import Measurements
 from pytest_quantgate.narrator import narrator_of
@@ -27,6 +28,7 @@ from pytest_quantgate.places import place_of, variant_of
 from pytest_quantgate.registry import Registry
 from pytest_quantgate.report import Result
 from pytest_quantgate.reporters.junit import properties
+from pytest_quantgate.tabulation import Tabulation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -203,16 +205,17 @@ class Session:
             reason=_reason(report),
         )
         fresh, self._told = measured.engine.records[self._told :], len(measured.engine.records)
-        baseline = measured.baseline_row()
+        rows = Tabulation(measured)
+        baseline = rows.baseline_row()
         return {
             "environment": self._environment(),
             "baseline": baseline.to_json() if baseline else None,
-            "variants": [*self._bare_rows(), measured.row(variant).to_json()],
+            "variants": [*self._bare_rows(), rows.row(variant).to_json()],
             "results": [result.to_json()],
             "steps": [record.to_json() for record in fresh],
-            "changes": [change.to_json() for change in measured.changes(variant)],
+            "changes": [change.to_json() for change in rows.changes(variant)],
             "selftest": [trial.to_json() for trial in self._trials.get(item, ())],
-            "notes": list(measured.notes(variant)),
+            "notes": list(rows.notes(variant)),
             "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
         }
 
@@ -241,7 +244,7 @@ class Session:
         for step in self.measurements.plan.steps:
             known = "in the store" if self.measurements.engine.store.get(step.key) else "to be measured"
             yield f"{step.key[:12]}  {step.label:<32}  {known}"
-        forecasts = list(self.measurements.forecasts())
+        forecasts = list(Foresight(self.measurements).forecasts())
         yield from (forecast.line() for forecast in forecasts)
         blind = [forecast for forecast in forecasts if forecast.blind]
         if blind and self.options.strict:

@@ -71,9 +71,9 @@ class FakeModel:
         self._logprob = table(self._options.get("damage", 0.0) + self._worse())
 
     def _worse(self) -> float:
-        """Return how much noise the damage of a self-test adds."""
+        """Return how much noise the damage of a self-test adds, or another attention implementation."""
         if not self._inflicted:
-            return 0.0
+            return 0.001 if self._options.get("attention") == "eager" else 0.0
         return 3.0 if damages.DAMAGES[self._inflicted].severe else 0.01
 
     def encode(self, text: str) -> np.ndarray:

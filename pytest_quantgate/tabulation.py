@@ -1,0 +1,129 @@
+"""What a report's table says of the models: rows, changes and notes, from what has been measured already.
+
+A report measures nothing: a figure whose observations are not there is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pytest_quantgate import earlier
+from pytest_quantgate.errors import CheckpointError, QuantgateError
+from pytest_quantgate.measurements import ALWAYS, SANITY, problems_of
+from pytest_quantgate.parse import parse_metric
+from pytest_quantgate.report import Problem, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_quantgate.gate import Metric
+    from pytest_quantgate.measurements import Measurements
+    from pytest_quantgate.report import Change
+    from pytest_quantgate.spec import Estimate, ModelSpec, Step
+
+__all__ = ["Tabulation"]
+
+_TABLE = (
+    *ALWAYS, "vram", "ram", "tokens_per_second", "ttft", "ppl", "ppl.delta", "kld.mean", "top1_agreement",
+)  # fmt: skip
+
+
+_FLOORED = ("ppl.delta", "kld.mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Tabulation:
+    """Rows for the report, from a study's measurements."""
+
+    measured: Measurements
+
+    def row(self, variant: str) -> Row:
+        """Return what has been measured of a variant, for the report's table."""
+        table = self.measured.study.variant(variant)
+        try:
+            spec = self.measured.spec(variant)
+        except CheckpointError:
+            return Row(variant, table.model)
+        figures = self._figures(spec, partial(self.measured.estimate, variant))
+        return Row(
+            name=variant,
+            source=table.model,
+            weights=spec.weights,
+            dtype=spec.dtype,
+            recipe=spec.recipe.to_json() if spec.recipe else None,
+            figures=figures,
+            problems=self._known_problems(variant),
+            steps=self._keys(variant),
+        )
+
+    def changes(self, variant: str) -> tuple[Change, ...]:
+        """Return what has changed since the run that `--quantgate-against` names; measures nothing."""
+        ref = self.measured.options.against
+        if not ref:
+            return ()
+        known = tuple(self.measured.behind.get(variant, {}))
+        return earlier.changes(
+            variant, self.measured.earlier.run(ref), known, partial(self.measured.estimate, variant), ref
+        )
+
+    def notes(self, variant: str) -> tuple[str, ...]:
+        """Return what the whole report must say of a variant's passes."""
+        floors = [f"{key} {one.value:.3g} ({one.note})" for key, one in self._floor_figures().items()]
+        told = (f"the baseline against itself: {', '.join(floors)}",) if floors else ()
+        stopped = self.measured.stopped
+        shares = [stopped[step.key].share for step in self.measured.plan.of(variant) if step.key in stopped]
+        early = (f"{variant}: decided after {share}; figures marked ~ are of those alone" for share in shares)
+        return (*told, *early)
+
+    def _keys(self, model: str) -> dict[str, tuple[str, ...]]:
+        return {metric.key: keys for metric, keys in self.measured.behind.get(model, {}).items()}
+
+    def baseline_row(self) -> Row | None:
+        """Return what has been measured of the baseline."""
+        spec = self.measured.baseline
+        if spec is None:
+            return None
+        dtypes = dict.fromkeys(step.model.dtype for step in self.measured.plan.of("baseline"))
+        figures = self._figures(spec, self.measured.baseline_estimate) | self._floor_figures()
+        steps = self._keys(spec.name)
+        return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures, steps=steps)
+
+    def _floor_figures(self) -> dict[str, Estimate]:
+        """Return how far the baseline is from itself: beside each change that the table shows."""
+        metrics = [parse_metric(text) for text in _FLOORED]
+        found = {
+            metric.key: one.figure(metric) for one in self.measured.floors.values() for metric in metrics
+        }
+        return {key: figure for key, figure in found.items() if figure is not None}
+
+    def _figures(self, spec: ModelSpec, estimate: Callable[[Metric], Estimate]) -> dict[str, Estimate]:
+        """Return the figures whose observations are there already: a report measures nothing."""
+        figures: dict[str, Estimate] = {}
+        for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.measured.study.measure)):
+            try:
+                steps = self._steps(metric, spec)
+                if steps and all(
+                    self.measured.engine.has(step) or step.key in self.measured.stopped for step in steps
+                ):
+                    figures[metric.key] = estimate(metric)
+            except QuantgateError:
+                continue  # not measurable here: the gates that need it say why
+        return figures
+
+    def _steps(self, metric: Metric, spec: ModelSpec) -> tuple[Step, ...]:
+        needs = self.measured.wants.want(metric, spec, self.measured.baseline).needs()
+        if spec.is_baseline:
+            return () if metric.relation or needs.baseline is None else (needs.baseline,)
+        return tuple(step for step in (needs.baseline, needs.variant) if step)
+
+    def _known_problems(self, variant: str) -> tuple[Problem, ...]:
+        sanity = [
+            step
+            for step in self.measured.plan.of(variant)
+            if step.observe == SANITY and self.measured.engine.has(step)
+        ]
+        return tuple(
+            problem for step in sanity for problem in problems_of(self.measured.engine.observation(step))
+        )
