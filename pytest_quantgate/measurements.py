@@ -360,5 +360,6 @@ def _said(problem: Problem) -> str:
 
 
 def problems_of(observation: Observation) -> tuple[Problem, ...]:
+    """Return what a sanity observation found."""
     found: Any = observation.facts["problems"]
     return tuple(Problem(problem["what"], tuple(problem["causes"])) for problem in found)

@@ -7,6 +7,7 @@ written with character references: it can be neither markup nor a table cell.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate import figures
@@ -17,6 +18,7 @@ from pytest_quantgate.report.selftest import detections, misses, untested
 if TYPE_CHECKING:
     from pytest_quantgate.report import Report, Row
     from pytest_quantgate.report.summary import Column, Finding, FindingKind
+    from pytest_quantgate.spec import Estimate
 
 __all__ = ["render"]
 
@@ -40,6 +42,7 @@ def render(report: Report) -> str:
         _sentence(rest or word),
         *_table(report),
         *_finding_blocks(summary.findings(report)),
+        *_intervals(report),
         *_selftest(report),
         *_changes(report),
         summary.store_line(report),
@@ -89,6 +92,30 @@ def _finding_blocks(found: Sequence[Finding]) -> list[str]:
 def _item(finding: Finding) -> str:
     subject = f"**{markdown(finding.subject)}**: " if finding.subject else ""
     return f"- {subject}{markdown(finding.text)}"
+
+
+def _intervals(report: Report) -> list[str]:
+    """Return what pairing buys: each comparison's interval, and the one that unpaired data would give."""
+    cells = [
+        [markdown(row.name), *map(markdown, _paired(metric, figure, figure.unpaired))]
+        for row in report.variants
+        for metric, figure in row.figures.items()
+        if figure.unpaired is not None and figure.low is not None
+    ]
+    titles = ["variant", "metric", "value", "paired", "unpaired", "narrower"]
+    lines = [_row(line) for line in (titles, [":--", ":--", "--:", "--:", "--:", "--:"], *cells)]
+    return ["### Paired intervals", "\n".join(lines)] if cells else []
+
+
+def _paired(metric: str, figure: Estimate, unpaired: tuple[float, float] | None) -> list[str]:
+    assert unpaired is not None
+    assert figure.low is not None
+    assert figure.high is not None
+    apart = replace(figure, low=unpaired[0], high=unpaired[1])
+    width = figure.high - figure.low
+    factor = f"{(unpaired[1] - unpaired[0]) / width:.1f} times" if width else "-"
+    value = figures.quantity(figure.value, figure.unit)
+    return [metric, value, figures.interval(figure), figures.interval(apart), factor]
 
 
 def _selftest(report: Report) -> list[str]:
