@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from conftest import Study
 
 from pytest_quantgate import kld, ppl, top1_agreement, vram
+from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.floor import raw, unchanged
+from pytest_quantgate.metrics.tokens import TOKENS
+from pytest_quantgate.spec import Observation
 
 REPORT = ("--quantgate-report", "out")
 
@@ -103,3 +107,10 @@ def test_metrics_without_a_floor(study, gate):
     done = study.run()
     assert done.ret == 4
     done.stderr.fnmatch_lines(["*has no .over_floor*"])
+
+
+@pytest.mark.parametrize("metric", [ppl.over_floor, kld.mean.over_floor])
+def test_no_observation_alone_gives_an_excess(metric):
+    """Who judges stored observations without a floor must not take the figure for the excess."""
+    with pytest.raises(NotMeasurableError, match="needs the baseline's noise floor"):
+        TOKENS.estimate(metric, Observation({"kld": np.zeros(2)}), Observation())

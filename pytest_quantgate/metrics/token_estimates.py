@@ -33,6 +33,10 @@ def estimate(metric: Metric, variant: Observation, baseline: Observation | None)
         ObservationError: the two observations are not of the same tokens.
 
     """
+    if metric.relation == "over_floor":
+        raise NotMeasurableError(
+            f"{metric} needs the baseline's noise floor, which this run has not measured"
+        )
     if metric.name == "ppl":
         return _perplexity(variant) if not metric.relation else _compared(metric, variant, baseline)
     if "kld" not in variant.arrays:
