@@ -13,8 +13,8 @@ sequences that hold at every k (Waudby-Smith and Ramdas, 2020; Waudby-Smith et a
 
 The numbers are not normal, and s is estimated. So at each look c becomes the quantile of Student's t with the same
 tail, and the end on the side of the longer tail moves out by the first term of the Cornish-Fisher expansion of the t
-statistic, g (2c² + 1) / (6 √k) (Johnson, 1978), with four times the sample's skewness g, which a small sample
-understates. Both ends move out by four times the largest deviation over k, as if what is unseen held a few of
+statistic, g (2c² + 1) / (6 √k) (Johnson, 1978), with six times the sample's skewness g, which a small sample
+understates. Both ends move out by six times the largest deviation over k, as if what is unseen held a few of
 those. Where all numbers so far are equal nothing is known of their spread, and the interval is infinite.
 
 This is an approximation: it cannot see one giant number that has not been visited. How often it errs under heavy
@@ -43,9 +43,9 @@ __all__ = ["Items", "boundary", "looks", "order", "sequence"]
 FIRST = 24
 GROWTH = 1.25
 GRID = 101
-SKEW_FACTOR = 4.0
+SKEW_FACTOR = 6.0
 SKEW_LEAST = 0.5
-UNSEEN = 4.0
+UNSEEN = 6.0
 
 
 @dataclass(frozen=True, slots=True)
