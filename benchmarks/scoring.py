@@ -75,7 +75,7 @@ def measure(repetitions: int = 9) -> list[Row]:
         real = _random(
             "random Qwen2.5-0.5B", networks.LARGE, 1, Path(folder), shape=networks.HALF_BILLION, window=512
         )
-        return rows + _rows(real, max(1, repetitions // 3))
+        return rows + _rows(real, max(1, repetitions // 2))
 
 
 def _example(folder: Path) -> Case:

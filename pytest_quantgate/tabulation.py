@@ -74,7 +74,9 @@ class Tabulation:
         told = (f"the baseline against itself: {', '.join(floors)}",) if floors else ()
         stopped = self.measured.stopped
         shares = [stopped[step.key].share for step in self.measured.plan.of(variant) if step.key in stopped]
-        early = (f"{variant}: decided after {share}; figures marked ~ are of those alone" for share in shares)
+        early = (
+            f"{variant}: decided after {share}; figures in parentheses are of those alone" for share in shares
+        )
         return (*told, *early)
 
     def _keys(self, model: str) -> dict[str, tuple[str, ...]]:

@@ -194,7 +194,8 @@ def _column(figure: _Figure, rows: Sequence[Row]) -> Column | None:
 def _cell(item: Estimate | None, value: float | None, decimals: int, *, signed: bool) -> str:
     if item is None or value is None:
         return "-"
-    return ("~" if item.partial else "") + figures.fixed(value, decimals, signed=signed)
+    text = figures.fixed(value, decimals, signed=signed)
+    return f"({text})" if item.partial else text
 
 
 def _decimals(values: Iterable[float | None]) -> int:
