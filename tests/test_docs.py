@@ -82,6 +82,9 @@ def undamaged(study):
 def test_python_blocks_run(undamaged, monkeypatch, name):
     """Blocks with tests pass or are skipped under --quantgate; the others run as scripts in the same folder."""
     found = blocks(ROOT / name, "python")
+    for tag in {tag for block in found for tag in re.findall(r'since\("([^"]+)"\)', block.body)}:
+        undamaged.gates(earlier="ppl < 1e9")
+        assert undamaged.run("--quantgate-tag", tag).ret == 0
     for block in found:
         if block.file or block.is_test:
             file = (
