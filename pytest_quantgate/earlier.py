@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.history import History
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observer, Step
+    from pytest_quantgate.interfaces import Observer
+    from pytest_quantgate.spec import Estimate, ModelSpec, Step
     from pytest_quantgate.store import Store
 
 __all__ = ["ComparesRuns", "Earlier", "Pair", "Past", "changes", "read_report"]

@@ -22,9 +22,10 @@ from pytest_quantgate.registry import load
 from pytest_quantgate.report import StepRecord
 
 if TYPE_CHECKING:
+    from pytest_quantgate.interfaces import Model, Observer, Progress
     from pytest_quantgate.options import Options
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Json, Model, ModelSpec, Observation, Observer, Progress, Step
+    from pytest_quantgate.spec import Json, ModelSpec, Observation, Step
     from pytest_quantgate.store import Store
 
 __all__ = ["Engine", "Narrator"]

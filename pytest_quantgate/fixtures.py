@@ -15,8 +15,8 @@ from pytest_quantgate.places import EDGE
 
 if TYPE_CHECKING:
     from pytest_quantgate.handles import Baseline, Quantgate, QuantizedModel, QuantVariant
+    from pytest_quantgate.interfaces import Model
     from pytest_quantgate.session import Session
-    from pytest_quantgate.spec import Model
 
 
 def _session_of(request: pytest.FixtureRequest) -> Session:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_quantgate.errors import NotMeasurableError, QuantgateError
-from pytest_quantgate.spec import Divisible, Estimate
+from pytest_quantgate.spec import Estimate
 from pytest_quantgate.stats import Shifted
 
 if TYPE_CHECKING:
     from pytest_quantgate.engine import Engine
     from pytest_quantgate.gate import Comparison, Metric
+    from pytest_quantgate.interfaces import Divisible, Observer
     from pytest_quantgate.plan import Needs
-    from pytest_quantgate.spec import ModelSpec, Observation, Observer, Scalar, Step
+    from pytest_quantgate.spec import ModelSpec, Observation, Scalar, Step
 
 __all__ = ["OVER_FLOOR", "Floor", "Known", "measure", "raw", "unchanged"]
 

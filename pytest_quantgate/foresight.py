@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_quantgate.gate import Comparison, Metric
+    from pytest_quantgate.interfaces import Divisible
     from pytest_quantgate.measurements import Measurements
-    from pytest_quantgate.spec import Divisible, Observation
+    from pytest_quantgate.spec import Observation
     from pytest_quantgate.stats import Items
 
 __all__ = ["POWER", "Basis", "Forecast", "Foresight", "foresee"]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pytest_quantgate.gate import Gate, Metric
+    from pytest_quantgate.interfaces import Model
     from pytest_quantgate.measurements import Measurements
     from pytest_quantgate.session import Session
-    from pytest_quantgate.spec import Estimate, Model, ModelSpec, Recipe
+    from pytest_quantgate.spec import Estimate, ModelSpec, Recipe
 
 __all__ = ["Baseline", "QuantVariant", "Quantgate", "QuantizedModel"]
 

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.engine import Narrator
     from pytest_quantgate.gate import Comparison
+    from pytest_quantgate.interfaces import Observer
     from pytest_quantgate.marks import Asked
     from pytest_quantgate.options import Options
     from pytest_quantgate.plan import Needs, Want
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer, Step
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Step
     from pytest_quantgate.study import Study
     from pytest_quantgate.verdict import Lookup, Rule, Verdict
 

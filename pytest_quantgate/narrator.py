@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_quantgate.engine import Narrator
-    from pytest_quantgate.spec import Progress
+    from pytest_quantgate.interfaces import Progress
 
 __all__ = ["narrator_of"]
 

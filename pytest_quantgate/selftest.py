@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_quantgate.gate import Gate, Metric
+    from pytest_quantgate.interfaces import Observer
     from pytest_quantgate.marks import Asked
     from pytest_quantgate.measurements import Measurements
     from pytest_quantgate.plan import Needs
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Observer
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation
     from pytest_quantgate.verdict import Outcome, Verdict
 
 __all__ = ["Selftest", "explain", "undetected"]

@@ -1,8 +1,7 @@
-"""The frozen values that stages hand to each other, and the interfaces of the open sets.
+"""The frozen values that stages hand to each other.
 
 All of them are plain data: a `Step` can be written as JSON, run in this process, in another interpreter or on
-another machine, and its `key` names the observation in the store. The interfaces (`Observer`, `Model`, `Quantizer`)
-are here as well, because metrics, backends and quantizers never import each other: they meet through this module.
+another machine, and its `key` names the observation in the store.
 """
 
 from __future__ import annotations
@@ -10,50 +9,36 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from typing import Protocol as Interface
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pytest_quantgate.gate import Metric
-    from pytest_quantgate.stats import Items
-
     FloatArray: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
     IntArray: TypeAlias = NDArray[np.int64]
 
 __all__ = [
-    "Divisible",
     "Estimate",
     "Json",
     "MetricDefinition",
-    "Model",
     "ModelSpec",
     "Observation",
-    "Observer",
-    "Progress",
     "Protocol",
-    "Quantizer",
     "Recipe",
     "Sampling",
     "Scalar",
     "Step",
-    "Subject",
-    "TokenScores",
-    "Trace",
-    "Window",
     "canonical",
     "digest",
 ]
 
 Scalar: TypeAlias = str | int | float | bool
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
-Progress: TypeAlias = Callable[[int, int], None]
-"""Called with (done, total) items while a long pass runs."""
 
 Relation = Literal["", "delta", "ratio", "drop", "recovery"]
 
@@ -421,221 +406,3 @@ class MetricDefinition:
     statistics: tuple[str, ...] = ()
     relations: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
-
-
-# --- interfaces of the open sets ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Token ids that are fed at once, and which of them count.
-
-    Attributes:
-        ids: (T,) the tokens.
-        start: index of the first scored token, >= 1; ids[start:] are scored, each from its left context.
-
-    """
-
-    ids: IntArray
-    start: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class TokenScores:
-    """What one window yields, for its S = T - start scored tokens. Log-probabilities are natural, in float32.
-
-    Attributes:
-        logprob: (S,) log-probability of the token that is there.
-        top1: (S,) the most probable token.
-        ids: (S, K) the ids at which `at` was read: the model's own top K, or those that were asked for.
-        at: (S, K) log-probabilities at `ids`.
-        floor: (S,) the smallest log-probability in the vocabulary: bounds what a truncated sum can miss.
-
-    """
-
-    logprob: FloatArray
-    top1: IntArray
-    ids: IntArray
-    at: FloatArray
-    floor: FloatArray
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One generation: its tokens and when each came.
-
-    Attributes:
-        ids: (N,) the new tokens.
-        seconds: (N,) time from the call to each token: seconds[0] is the time to first token.
-
-    """
-
-    ids: IntArray
-    seconds: FloatArray
-
-
-class Model(Interface):
-    """A loaded model, as a backend gives it.
-
-    Attributes:
-        spec: what was loaded.
-        vocab_size: number of logits.
-        max_length: longest context in tokens.
-        load_seconds: time from nothing to ready.
-        native: the engine's own model, for tests that want it.
-        tokenizer: the engine's own tokenizer.
-        bos_id: the token that the tokenizer itself puts before a text; None if it puts none.
-
-    """
-
-    spec: ModelSpec
-    vocab_size: int
-    max_length: int
-    load_seconds: float
-    native: Any
-    tokenizer: Any
-    bos_id: int | None
-
-    def encode(self, text: str) -> IntArray:
-        """Return the ids of a text, without special tokens added."""
-
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> IntArray:
-        """Return the ids of a conversation through the chat template, ready for the assistant's turn."""
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids."""
-
-    def score(
-        self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
-    ) -> Iterator[TokenScores]:
-        """Yield one `TokenScores` per window, in order; `at[i]` (S, K) are the ids to read in window i.
-
-        Raises:
-            ObservationError: a logit is NaN or infinite.
-
-        """
-
-    def generate(self, ids: Sequence[int], new_tokens: int, *, stop_at_end: bool = False) -> Trace:
-        """Continue `ids` greedily by up to `new_tokens`; on a GPU every time stamp is synchronised."""
-
-    def findings(self) -> Mapping[str, Json]:
-        """Return {"quantized": {module: bits}, "dense": [linear modules left alone], "nonfinite": [tensor names]}."""
-
-    def memory(self) -> Mapping[str, float]:
-        """Return peak bytes since loading began.
-
-        "vram" and "vram.reserved" on a GPU, "ram" on a CPU; in "others" what other processes hold on the device.
-        """
-
-    def close(self) -> None:
-        """Free the model and its memory; closing twice is harmless."""
-
-
-class Subject(Interface):
-    """What an observer looks at: the checkpoint's specification, and the loaded model for those that ask."""
-
-    @property
-    def spec(self) -> ModelSpec:
-        """The checkpoint, with its folder."""
-
-    @property
-    def model(self) -> Model:
-        """The loaded model; loaded on first access and shared by all steps of the model."""
-
-
-class Observer(Interface):
-    """One kind of observation and the metrics that are computed from it: one file in `metrics/`.
-
-    Attributes:
-        kind: short name, also the configuration table of its settings: "tokens" reads [tool.quantgate.tokens].
-        device_bound: its numbers belong to a kind of device (speed, memory).
-        paired: the variant's pass reads the baseline's observation (`Step.reference`).
-        order: light and decisive kinds run first (sanity 0, footprint 1, generation 2, tokens 3).
-        settings: names that its configuration table may set.
-
-    """
-
-    kind: str
-    device_bound: bool
-    paired: bool
-    order: int
-    settings: tuple[str, ...]
-
-    def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
-        """Resolve a metric's arguments over the configured settings to a complete protocol.
-
-        Relative paths count from `root`. Reads data files to digest them, loads nothing else.
-
-        Raises:
-            UsageError: an argument or setting that cannot be used, a data file that does not exist or is empty.
-
-        """
-
-    def observe(
-        self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
-    ) -> Observation:
-        """Make the observation.
-
-        Raises:
-            ObservationError: no usable numbers came of it.
-            NotMeasurableError: this machine cannot measure it.
-
-        """
-
-    def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
-        """Compute a metric from stored observations; `metric.statistic` and `metric.relation` say what is asked.
-
-        Raises:
-            NotMeasurableError: the observation does not hold it (VRAM on a machine without a GPU).
-
-        """
-
-
-class Quantizer(Interface):
-    """A library that turns a recipe into a checkpoint: one file in `quantizers/`."""
-
-    def quantize(self, recipe: Recipe, baseline: ModelSpec, out: Path, progress: Progress) -> None:
-        """Write a complete checkpoint (weights, configuration, tokenizer) into the empty folder `out`.
-
-        Raises:
-            UsageError: a parameter that the method does not have, or that does not fit the model.
-            NotMeasurableError: the library cannot run here.
-
-        """
-
-
-@runtime_checkable
-class Divisible(Interface):
-    """An `Observer` whose pass can be made in parts, in a random order, and whose metrics are means of its items."""
-
-    def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
-        """Return the protocol of the items at places [begin, end) of the order that `seed` gives.
-
-        It differs from the whole's by a parameter `part`; its observation is made against the whole reference.
-        """
-
-    def count(self, baseline: Observation) -> int:
-        """Return how many items the whole pass has."""
-
-    def joined(self, parts: Sequence[Observation]) -> Observation:
-        """Return the observations of several parts as one."""
-
-    def aligned(self, baseline: Observation, part: Observation) -> Observation:
-        """Return of a whole observation what belongs to a part's items."""
-
-    def is_mean(self, metric: Metric) -> bool:
-        """Return whether a metric is an increasing function of a mean over items."""
-
-    def items(
-        self, metric: Metric, part: Observation, baseline: Observation, order: IntArray
-    ) -> Items | None:
-        """Return what a metric is the mean of, for the items of a part in the order (N,) in which they are visited.
-
-        None for a metric that is no increasing function of a mean: a percentile.
-        """
-
-    def alone(self, metric: Metric, baseline: Observation, order: IntArray) -> Items | None:
-        """Return the numbers behind a metric as far as the baseline alone knows them: unpaired, so too wide a spread.
-
-        None where it knows nothing.
-        """

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.engine import Engine
     from pytest_quantgate.gate import Metric
+    from pytest_quantgate.interfaces import Divisible, Observer
     from pytest_quantgate.plan import Needs
-    from pytest_quantgate.spec import Divisible, Estimate, Observation, Observer
+    from pytest_quantgate.spec import Estimate, Observation
 
 __all__ = ["Risk", "Stopped", "follow"]
 

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate import machine
 from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
+from pytest_quantgate.interfaces import Divisible
 from pytest_quantgate.plan import Want
 from pytest_quantgate.registry import load
-from pytest_quantgate.spec import Divisible
 from pytest_quantgate.units import UNITS
 
 if TYPE_CHECKING:
     from pytest_quantgate.earlier import Earlier
     from pytest_quantgate.gate import Comparison, Gate, Metric
+    from pytest_quantgate.interfaces import Observer
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import MetricDefinition, ModelSpec, Observer, Protocol, Scalar
+    from pytest_quantgate.spec import MetricDefinition, ModelSpec, Protocol, Scalar
     from pytest_quantgate.study import Study
 
     Arguments: TypeAlias = tuple[tuple[str, Scalar], ...]

@@ -17,7 +17,8 @@ import numpy as np
 
 from pytest_quantgate import damages
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
-from pytest_quantgate.spec import Json, ModelSpec, TokenScores, Trace, Window
+from pytest_quantgate.interfaces import TokenScores, Trace, Window
+from pytest_quantgate.spec import Json, ModelSpec
 
 VOCABULARY = 64
 

@@ -23,12 +23,13 @@ from pytest_quantgate.backends.memory import PeakMemory
 from pytest_quantgate.backends.modules import dense_linears, nonfinite_tensors, quantized_modules
 from pytest_quantgate.backends.scoring import Head, Rows, read_rows
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
-from pytest_quantgate.spec import TokenScores, Trace
+from pytest_quantgate.interfaces import TokenScores, Trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_quantgate.spec import IntArray, Json, ModelSpec, Window
+    from pytest_quantgate.interfaces import Window
+    from pytest_quantgate.spec import IntArray, Json, ModelSpec
 
 __all__ = ["TransformersModel", "load"]
 
@@ -67,7 +68,7 @@ def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = Fals
 
 
 class TransformersModel:
-    """A loaded model; see `spec.Model` for the contract of its methods."""
+    """A loaded model; see `interfaces.Model` for the contract of its methods."""
 
     def __init__(
         self, spec: ModelSpec, model: Any, tokenizer: Any, memory: PeakMemory, load_seconds: float
@@ -111,7 +112,7 @@ class TransformersModel:
     def score(
         self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
     ) -> Iterator[TokenScores]:
-        """Yield one `TokenScores` per window, in order; see `spec.Model.score`."""
+        """Yield one `TokenScores` per window, in order; see `interfaces.Model.score`."""
         for _, group in groupby(enumerate(windows), key=lambda item: len(item[1].ids)):
             waiting = list(group)
             while waiting:
@@ -213,7 +214,7 @@ class TransformersModel:
         }
 
     def memory(self) -> Mapping[str, float]:
-        """Return peak bytes since loading began; see `spec.Model.memory`."""
+        """Return peak bytes since loading began; see `interfaces.Model.memory`."""
         return self._memory.read()
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from pytest_quantgate.spec import Model, ModelSpec, Observation, Observer, Progress, Step
+from pytest_quantgate.interfaces import Model, Observer, Progress
+from pytest_quantgate.spec import ModelSpec, Observation, Step
 
 __all__ = ["Local"]
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.checkpoint import Checkpoint
     from pytest_quantgate.gate import Metric
-    from pytest_quantgate.spec import Progress, Scalar, Subject
+    from pytest_quantgate.interfaces import Progress, Subject
+    from pytest_quantgate.spec import Scalar
 
 __all__ = ["BITS_PER_WEIGHT", "DISK", "FOOTPRINT", "WEIGHTS_MEMORY", "Footprint"]
 
@@ -95,7 +96,7 @@ class Footprint:
         )
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
-        """Compute a footprint; see `spec.Observer.estimate`."""
+        """Compute a footprint; see `interfaces.Observer.estimate`."""
         ours = _value(metric, variant, baseline)
         return compared(metric, ours, _value(metric, baseline, baseline) if baseline else None)
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
-    from pytest_quantgate.spec import Model, Progress, Scalar, Subject
+    from pytest_quantgate.interfaces import Model, Progress, Subject
+    from pytest_quantgate.spec import Scalar
 
 __all__ = [
     "GENERATION",
@@ -91,7 +92,7 @@ class Generation:
     settings = tuple(DEFAULTS)
 
     def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
-        """Resolve the parameters; see `spec.Observer.protocol`."""
+        """Resolve the parameters; see `interfaces.Observer.protocol`."""
         del root
         found = {**DEFAULTS, **settings, **arguments}
         for key, least in LEAST.items():
@@ -131,7 +132,7 @@ class Generation:
         return Observation({"seconds": np.asarray(seconds[warmup:], dtype=np.float64)}, facts)
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
-        """Compute a speed or a size; see `spec.Observer.estimate`."""
+        """Compute a speed or a size; see `interfaces.Observer.estimate`."""
         return compared(metric, _value(metric, variant), _value(metric, baseline) if baseline else None)
 
 

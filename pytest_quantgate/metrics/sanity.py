@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
-from pytest_quantgate.spec import Observation, Protocol, Window
+from pytest_quantgate.interfaces import Window
+from pytest_quantgate.spec import Observation, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
-    from pytest_quantgate.spec import Estimate, IntArray, Json, Model, ModelSpec, Progress, Scalar, Subject
+    from pytest_quantgate.interfaces import Model, Progress, Subject
+    from pytest_quantgate.spec import Estimate, IntArray, Json, ModelSpec, Scalar
 
 __all__ = ["SANITY", "Sanity", "loop_period"]
 

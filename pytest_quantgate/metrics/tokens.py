@@ -46,17 +46,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
+    from pytest_quantgate.interfaces import Model, Progress, Subject, TokenScores, Window
     from pytest_quantgate.metrics.token_changes import Pair
-    from pytest_quantgate.spec import (
-        Estimate,
-        IntArray,
-        Model,
-        Progress,
-        Scalar,
-        Subject,
-        TokenScores,
-        Window,
-    )
+    from pytest_quantgate.spec import Estimate, IntArray, Scalar
     from pytest_quantgate.stats import Items
 
 __all__ = ["DELTA_P", "KLD", "PPL", "TOKENS", "TOP1_AGREEMENT", "Tokens", "divergence"]
@@ -114,7 +106,7 @@ class Tokens:
     settings = SETTINGS
 
     def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
-        """Resolve the windows and read the corpus to digest it; see `spec.Observer.protocol`.
+        """Resolve the windows and read the corpus to digest it; see `interfaces.Observer.protocol`.
 
         A metric's own arguments win over the settings; naming a protocol drops the settings' window and
         stride.
@@ -167,7 +159,7 @@ class Tokens:
         return Observation(_compared(model, windows, numbers, reference, progress), facts)
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
-        """Compute a token metric; see `spec.Observer.estimate`."""
+        """Compute a token metric; see `interfaces.Observer.estimate`."""
         return token_estimates.estimate(metric, variant, baseline)
 
     def is_mean(self, metric: Metric) -> bool:
@@ -177,15 +169,15 @@ class Tokens:
     def items(
         self, metric: Metric, part: Observation, baseline: Observation, order: IntArray
     ) -> Items | None:
-        """Return the metric as a mean over windows; see `spec.Divisible.items`."""
+        """Return the metric as a mean over windows; see `interfaces.Divisible.items`."""
         return token_items.items(metric, part, baseline, order)
 
     def alone(self, metric: Metric, baseline: Observation, order: IntArray) -> Items | None:
-        """Return the baseline's own spread; see `spec.Divisible.alone`."""
+        """Return the baseline's own spread; see `interfaces.Divisible.alone`."""
         return token_items.alone(metric, baseline, order)
 
     def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
-        """Return the protocol of some windows; see `spec.Divisible.part`."""
+        """Return the protocol of some windows; see `interfaces.Divisible.part`."""
         return with_part(protocol, Part(seed, begin, end))
 
     def count(self, baseline: Observation) -> int:

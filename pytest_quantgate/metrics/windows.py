@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_quantgate.errors import ConfigError, ObservationError, UnknownNameError
-from pytest_quantgate.spec import Window
+from pytest_quantgate.interfaces import Window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -35,8 +35,9 @@ with isolated():
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_quantgate.interfaces import Progress
     from pytest_quantgate.quantizers.isolation import Tail
-    from pytest_quantgate.spec import ModelSpec, Progress, Recipe
+    from pytest_quantgate.spec import ModelSpec, Recipe
 
 __all__ = ["quantizer"]
 
