@@ -74,7 +74,7 @@ def main(case: str) -> None:
 def _pass(case: str, model: Any, ids: Any) -> Callable[[], object]:
     import numpy as np  # noqa: PLC0415
 
-    from pytest_quantgate.spec import Window  # noqa: PLC0415
+    from pytest_quantgate.interfaces import Window  # noqa: PLC0415
 
     windows = [Window(ids[0].numpy())]
     at = np.random.default_rng(0).integers(0, VOCABULARY, (WINDOW - 1, TOP_K))

@@ -16,19 +16,40 @@ if TYPE_CHECKING:
         bits_per_weight as bits_per_weight,
     )
     from pytest_quantgate.terms import (
+        ceval as ceval,
+    )
+    from pytest_quantgate.terms import (
         delta_p as delta_p,
     )
     from pytest_quantgate.terms import (
         disk as disk,
     )
     from pytest_quantgate.terms import (
+        evaluate as evaluate,
+    )
+    from pytest_quantgate.terms import (
+        gsm8k as gsm8k,
+    )
+    from pytest_quantgate.terms import (
+        humaneval as humaneval,
+    )
+    from pytest_quantgate.terms import (
+        humaneval_plus as humaneval_plus,
+    )
+    from pytest_quantgate.terms import (
         kld as kld,
+    )
+    from pytest_quantgate.terms import (
+        lm_eval as lm_eval,
     )
     from pytest_quantgate.terms import (
         load_time as load_time,
     )
     from pytest_quantgate.terms import (
         metric as metric,
+    )
+    from pytest_quantgate.terms import (
+        mmlu as mmlu,
     )
     from pytest_quantgate.terms import (
         ppl as ppl,
@@ -59,6 +80,9 @@ if TYPE_CHECKING:
     )
     from pytest_quantgate.terms import (
         weights_memory as weights_memory,
+    )
+    from pytest_quantgate.terms import (
+        worst_capability as worst_capability,
     )
     from pytest_quantgate.units import (
         GB as GB,
@@ -113,8 +137,9 @@ _HOME = {
     "marks": ("quantgate",),
     "gate": ("Gate", "Metric"),
     "terms": (
-        "bits_per_weight", "delta_p", "disk", "kld", "load_time", "metric", "ppl", "ppl_delta", "ram",
-        "since", "token_latency", "tokens_per_second", "top1_agreement", "ttft", "vram", "weights_memory",
+        "bits_per_weight", "ceval", "delta_p", "disk", "evaluate", "gsm8k", "humaneval", "humaneval_plus", "kld",
+        "lm_eval", "load_time", "metric", "mmlu", "ppl", "ppl_delta", "ram", "since", "token_latency",
+        "tokens_per_second", "top1_agreement", "ttft", "vram", "weights_memory", "worst_capability",
     ),
     "units": (
         "B", "GB", "GiB", "KB", "KiB", "MB", "MiB", "TB", "TiB", "h", "minute", "ms", "percent", "s", "tok_s", "us",

@@ -51,7 +51,10 @@ def unchanged(metric: Metric) -> float | None:
     if metric.since:
         return None
     if metric.relation:
-        return {"delta": 0.0, "log_ratio": 0.0, "ratio": 1.0}.get(metric.relation)
+        still = {"delta": 0.0, "log_ratio": 0.0, "ratio": 1.0, "drop": 0.0, "recovery": 1.0}
+        return still.get(metric.relation)
+    if metric.statistic in {"flips", "lost", "won"}:
+        return 0.0
     return {"kld": 0.0, "delta_p": 0.0, "top1_agreement": 1.0}.get(metric.name)
 
 

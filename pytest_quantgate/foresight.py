@@ -47,6 +47,7 @@ class Basis:
         source: whose spread it is, for people.
         seconds: what the pass took then; 0 where that is not known.
         widening: what the spread is multiplied by: the root of 2 for two unpaired texts.
+        unit: what the items are called.
 
     """
 
@@ -55,6 +56,7 @@ class Basis:
     source: str
     seconds: float = 0.0
     widening: float = 1.0
+    unit: str = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,11 @@ class Forecast:
         comparison: text form.
         sees: the smallest change of the metric that it tells from none with 80 % probability; None if unknown.
         alarm: chance of failing an unchanged model, by the point estimate.
-        items: how many windows it rests on.
+        items: how many items it rests on.
         seconds: about how long the pass takes; 0 if unknown.
         source: whose spread was taken, or why nothing is known.
         blind: it cannot see its own margin.
+        unit: what the items are called.
 
     """
 
@@ -81,6 +84,7 @@ class Forecast:
     seconds: float = 0.0
     source: str = ""
     blind: bool = False
+    unit: str = "windows"
 
     def line(self) -> str:
         """Return it for people."""
@@ -89,10 +93,10 @@ class Forecast:
             return f"{head}: unknown ({self.source})"
         alarm = f"fails an unchanged model with {_chance(self.alarm)}"
         time = f", about {figures.duration(self.seconds)}" if self.seconds else ""
-        blind = "; BLIND: more windows are needed, or a wider limit" if self.blind else ""
+        blind = f"; BLIND: more {self.unit} are needed, or a wider limit" if self.blind else ""
         return (
             f"{head}: sees a change of {figures.significant(self.sees, 2)} ({POWER:.0%} power), {alarm},"
-            f" {self.items} windows{time} (spread of {self.source}){blind}"
+            f" {self.items} {self.unit}{time} (spread of {self.source}){blind}"
         )
 
 
@@ -137,14 +141,19 @@ class Foresight:
             if observed is not None and items is not None:
                 start = items.link.forward(0.0) if zero is None else zero
                 seconds = float(str(observed.facts.get("seconds", 0)))
-                return Basis(items, start, f"{name}'s stored pass", seconds)
+                return Basis(items, start, f"{name}'s stored pass", seconds, unit=observer.unit)
         items = observer.alone(metric, baseline, visits)
         if items is None:
             raise StoreError("no variant's pass is in the store, and the baseline alone does not tell")
         start = items.link.forward(0.0) if zero is None else zero
         seconds = float(str(baseline.facts.get("seconds", 0)))
         return Basis(
-            items, start, "the baseline alone, unpaired: an upper bound", seconds, widening=math.sqrt(2)
+            items,
+            start,
+            "the baseline alone, unpaired: an upper bound",
+            seconds,
+            widening=math.sqrt(2),
+            unit=observer.unit,
         )
 
     def _stored_pass(self, variant: str, metric: Metric) -> Observation | None:
@@ -174,6 +183,7 @@ def foresee(variant: str, comparison: Comparison, basis: Basis, confidence: floa
         items=items.total,
         seconds=basis.seconds,
         source=basis.source,
+        unit=basis.unit,
         blind=change > room and basis.widening == 1.0,  # an upper bound accuses nobody
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, runtime_checkable
 from typing import Protocol as Interface
 
 if TYPE_CHECKING:
@@ -29,10 +29,16 @@ if TYPE_CHECKING:
     from pytest_quantgate.stats import Items
 
 __all__ = [
+    "Answering",
+    "Choices",
+    "Combining",
+    "Completion",
+    "Decoding",
     "Divisible",
     "Model",
     "Observer",
     "Progress",
+    "Prompt",
     "Quantizer",
     "Subject",
     "TokenScores",
@@ -92,6 +98,70 @@ class Trace:
     seconds: FloatArray
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """A context, and what may follow it.
+
+    Attributes:
+        context: (T,) ids, T >= 1.
+        continuations: the ids of each choice, one token or more.
+
+    """
+
+    context: IntArray
+    continuations: tuple[IntArray, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is to be continued.
+
+    Attributes:
+        ids: (T,) ids, T >= 1.
+        stream: which random numbers it draws, where it draws any: the same in whatever batch it runs.
+
+    """
+
+    ids: IntArray
+    stream: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How prompts are continued.
+
+    Attributes:
+        new_tokens: at most so many.
+        stops: texts that end an answer; neither they nor what follows belong to it.
+        temperature: 0 for greedy.
+        top_p: the share of probability that is drawn from (nucleus sampling, Holtzman et al., 2020).
+        seed: of the random numbers.
+
+    """
+
+    new_tokens: int
+    stops: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer.
+
+    Attributes:
+        text: up to the first stop, without special tokens.
+        tokens: how many were made.
+        ended: by a stop, by the model's end token, or by the limit.
+
+    """
+
+    text: str
+    tokens: int
+    ended: Literal["stop", "end", "length"]
+
+
 class Model(Interface):
     """A loaded model, as a backend gives it.
 
@@ -147,6 +217,30 @@ class Model(Interface):
 
     def close(self) -> None:
         """Free the model and its memory; closing twice is harmless."""
+
+
+@runtime_checkable
+class Answering(Interface):
+    """A `Model` that answers many questions at once; any other answers one by one, through `score` and `generate`."""
+
+    def likelihoods(self, asked: Sequence[Choices], progress: Progress) -> list[FloatArray]:
+        """Return for each question the log-probability (C,) of each choice: a sum over its tokens, in nats.
+
+        Raises:
+            ObservationError: a logit is NaN or infinite, or one question alone does not fit the memory.
+
+        """
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding, progress: Progress) -> list[Completion]:
+        """Return what the model makes of each prompt, in order.
+
+        Raises:
+            ObservationError: as `likelihoods`.
+
+        """
+
+    def remarks(self) -> Sequence[str]:
+        """Return what a reader must know of how that was done: "the shared prompt was not cached, since …"."""
 
 
 class Subject(Interface):
@@ -209,6 +303,14 @@ class Observer(Interface):
         """
 
 
+@runtime_checkable
+class Combining(Interface):
+    """An `Observer` of nothing: its metric is computed from those of all tasks that are measured."""
+
+    def combined(self, found: Mapping[Metric, Estimate]) -> Estimate:
+        """Return the metric, from the same relation of every task, of which there is at least one."""
+
+
 class Quantizer(Interface):
     """A library that turns a recipe into a checkpoint: one file in `quantizers/`."""
 
@@ -224,7 +326,14 @@ class Quantizer(Interface):
 
 @runtime_checkable
 class Divisible(Interface):
-    """An `Observer` whose pass can be made in parts, in a random order, and whose metrics are means of its items."""
+    """An `Observer` whose pass can be made in parts, in a random order, and whose metrics are means of its items.
+
+    Attributes:
+        unit: what its items are called: "windows", "items".
+
+    """
+
+    unit: str
 
     def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
         """Return the protocol of the items at places [begin, end) of the order that `seed` gives.
@@ -234,6 +343,9 @@ class Divisible(Interface):
 
     def count(self, baseline: Observation) -> int:
         """Return how many items the whole pass has."""
+
+    def seen(self, part: Observation) -> int:
+        """Return how many items a part holds."""
 
     def joined(self, parts: Sequence[Observation]) -> Observation:
         """Return the observations of several parts as one."""

@@ -28,6 +28,7 @@ from pytest_quantgate.registry import load
 from pytest_quantgate.report import Problem
 from pytest_quantgate.stopping import Risk, Stopped, follow
 from pytest_quantgate.store import Store
+from pytest_quantgate.tasks.programs import ALLOW_UNSAFE
 from pytest_quantgate.wants import Wants
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.options import Options
     from pytest_quantgate.plan import Needs, Want
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Step
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Scalar, Step
     from pytest_quantgate.study import Study
     from pytest_quantgate.verdict import Lookup, Rule, Verdict
 
@@ -64,6 +65,7 @@ class Measurements:
         demands: the gates of each variant that is tested.
         stopped: passes that were stopped early, by the key of the whole.
         floors: the baseline's noise, by the key of its pass.
+        remarks: by the name of a model, what a reader must know of how its observations were made, in order.
         behind: by the name of a model, the keys of the observations that its figures were computed from.
 
     Raises:
@@ -77,11 +79,14 @@ class Measurements:
     ) -> None:
         self.study = study
         network.LOCAL_ONLY.set(options.offline)
+        ALLOW_UNSAFE.set(options.allow_unsafe_code)
         check_tag(options.tag)
         store = Store(options.store, writable=True)
+        self._define_tasks(registry)
         self.earlier = earlier.Earlier(History(options.store), store, (Path(), study.root))
         self.wants = Wants(registry, study, self.earlier)
         self.wants.check_settings()
+        self.remarks: dict[str, dict[str, None]] = {}
         self.behind: dict[str, dict[Metric, tuple[str, ...]]] = {}
         self._models = Models(study, options, store, registry)
         self.options = options
@@ -93,6 +98,13 @@ class Measurements:
         self.engine = Engine(
             store, registry, options, narrator, partial(getattr, self._models, "baseline"), since
         )
+
+    def _define_tasks(self, registry: Registry) -> None:
+        """Make metrics of the tasks that the study describes."""
+        if self.study.tasks:
+            definitions = load("pytest_quantgate.metrics.own:definitions")
+            for definition in definitions(self.study.tasks, registry.names("metrics"), self.study.file):
+                registry.define(definition)
 
     # --- planning
 
@@ -156,7 +168,23 @@ class Measurements:
             return
         yield self.wants.observed(SANITY, spec, baseline)
         for metric in dict.fromkeys(metrics):
-            yield self.wants.want(metric, spec, baseline)
+            if self.wants.combining(metric) is None:
+                yield self.wants.want(metric, spec, baseline)
+            elif not self.tasks(name):
+                raise ConfigError(
+                    f"{metric}: {name} has no task; name one in a gate, or in measure of [tool.quantgate]"
+                )
+
+    def tasks(self, variant: str) -> tuple[Metric, ...]:
+        """Return the task metrics of a variant that gates and `measure` name, without statistic and relation."""
+        texts = (parse_metric(text) for text in self.study.measure)
+        gates = (one.gate for one in self.demands.get(variant, ()))
+        named = (*(metric for gate in gates for metric in gate.metrics()), *texts)
+        return tuple(
+            dict.fromkeys(
+                Metric(metric.name, _whole(metric)) for metric in named if self.wants.is_task(metric)
+            )
+        )
 
     # --- measuring
 
@@ -223,8 +251,10 @@ class Measurements:
         wanted: dict[Needs, list[tuple[Metric, Asked]]] = {}
         for one in self.demands.get(variant, ()):
             for metric in one.gate.metrics():
-                needs = self.wants.want(metric, self.spec(variant), self.baseline).needs()
-                wanted.setdefault(needs, []).append((metric, one))
+                rests_on = (metric,) if self.wants.combining(metric) is None else self.tasks(variant)
+                for part in rests_on:
+                    needs = self.wants.want(part, self.spec(variant), self.baseline).needs()
+                    wanted.setdefault(needs, []).append((metric, one))
         return {
             needs.variant.key: (needs, tuple(dict.fromkeys(one for _, one in pairs)))
             for needs, pairs in wanted.items()
@@ -284,6 +314,10 @@ class Measurements:
             QuantgateError: why there is no such number.
 
         """
+        combining = self.wants.combining(metric)
+        if combining is not None:
+            tasks = [replace(task, relation=metric.relation) for task in self.tasks(spec.name)]
+            return combining.combined({task: self.estimate_of(spec, task) for task in tasks})
         if metric.relation == OVER_FLOOR:
             found = self.estimate_of(spec, floor.raw(metric))
             return self._floor_of(spec, metric).excess(metric, found)
@@ -294,6 +328,7 @@ class Measurements:
         reference = self.engine.observation(needs.baseline) if needs.baseline else None
         observed = self.engine.observation(needs.variant)
         self._rests_on(spec, metric, needs.variant, needs.baseline)
+        self._remark(spec.name, observed)
         return self.earlier.figure(metric, needs.variant, (observed, reference))
 
     def baseline_estimate(self, metric: Metric) -> Estimate:
@@ -316,7 +351,14 @@ class Measurements:
         observer: Observer = load(want.observe)
         observation = self.engine.observation(step)
         self._rests_on(self.baseline, metric, step)
+        self._remark(self.baseline.name, observation)
         return observer.estimate(metric, observation, observation)
+
+    def _remark(self, model: str, observation: Observation) -> None:
+        """Keep what a reader must know of how an observation was made."""
+        told: Any = observation.facts.get("remarks", ())
+        known = self.remarks.setdefault(model, {})
+        known.update(dict.fromkeys(f"{model}: {remark}" for remark in told))
 
     def _rests_on(self, spec: ModelSpec, metric: Metric, *steps: Step | None) -> None:
         """Note what a figure was computed from, so that it can be judged again and compared with later."""
@@ -353,6 +395,11 @@ class Measurements:
         level = self.options.confidence
         assert level is not None
         return verdict.refuted((one.gate for one in self.demands.get(variant, ())), lookup, level)
+
+
+def _whole(metric: Metric) -> tuple[tuple[str, Scalar], ...]:
+    """Return the arguments of a metric without the subject: all subjects come from one pass."""
+    return tuple(pair for pair in metric.arguments if pair[0] != "of")
 
 
 def _said(problem: Problem) -> str:

@@ -1,8 +1,9 @@
 """All reading of pytest's configuration: command line, environment, ini file and TOML, as one frozen value.
 
 Precedence: command line, then environment (`QUANTGATE_STORE` …), then the ini file (`quantgate_store`), then the
-`[tool.quantgate]` table (`store`). Switches that lower a guard (`--quantgate-allow-pickle`, `--quantgate-allow-code`)
-exist on the command line alone: everything else is a file that a pull request can write.
+`[tool.quantgate]` table (`store`). Switches that lower a guard (`--quantgate-allow-pickle`, `--quantgate-allow-code`,
+`--quantgate-allow-unsafe-code`) exist on the command line alone, the last in the environment as well: everything else
+is a file that a pull request can write.
 """
 
 from __future__ import annotations
@@ -106,6 +107,11 @@ def add_options(parser: pytest.Parser) -> None:
         "--quantgate-allow-pickle", action="store_true", help="load pickled weights (they can run any code)"
     )
     group.addoption(
+        "--quantgate-allow-unsafe-code",
+        action="store_true",
+        help="run programs that a model wrote although no sandbox can be built here",
+    )
+    group.addoption(
         "--quantgate-allow-code", action="store_true", help="run model code that a checkpoint brings along"
     )
 
@@ -181,6 +187,7 @@ class Options:
         selftest: try the gates on damaged copies.
         allow_pickle: load pickled weights.
         allow_code: run code that comes with a checkpoint.
+        allow_unsafe_code: run programs that a model wrote where no sandbox can be built.
 
     """
 
@@ -193,6 +200,7 @@ class Options:
     plan_only: bool
     allow_pickle: bool
     allow_code: bool
+    allow_unsafe_code: bool = False
     confidence: float | None = None
     inconclusive: str = "fail"
     family: str = ""
@@ -223,6 +231,9 @@ class Options:
             plan_only=config.getoption("--quantgate-plan"),
             allow_pickle=config.getoption("--quantgate-allow-pickle"),
             allow_code=config.getoption("--quantgate-allow-code"),
+            # a variable, too: a CI runner that has no sandbox is configured there, not by a pull request
+            allow_unsafe_code=config.getoption("--quantgate-allow-unsafe-code")
+            or os.environ.get("QUANTGATE_ALLOW_UNSAFE_CODE", "").lower() in _TRUE,
             confidence=values["confidence"] or (FAMILY_CONFIDENCE if values["family"] else None),
             inconclusive=values["inconclusive"] or "fail",
             family=values["family"] or "",

@@ -11,10 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pytest_quantgate.errors import MissingExtraError, UnknownNameError, UsageError
 from pytest_quantgate.terms import ALIASES
+
+if TYPE_CHECKING:
+    from pytest_quantgate.spec import MetricDefinition
 
 __all__ = ["Kind", "Registry", "load"]
 
@@ -35,6 +38,12 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "load_time": "pytest_quantgate.metrics.generation:LOAD_TIME",
         "vram": "pytest_quantgate.metrics.generation:VRAM",
         "ram": "pytest_quantgate.metrics.generation:RAM",
+        "mmlu": "pytest_quantgate.metrics.mmlu:MMLU",
+        "ceval": "pytest_quantgate.metrics.ceval:CEVAL",
+        "gsm8k": "pytest_quantgate.metrics.gsm8k:GSM8K",
+        "humaneval": "pytest_quantgate.metrics.humaneval:HUMANEVAL",
+        "humaneval_plus": "pytest_quantgate.metrics.humaneval:HUMANEVAL_PLUS",
+        "worst_capability": "pytest_quantgate.metrics.worst:WORST_CAPABILITY",
     },
     "backends": {"transformers": "pytest_quantgate.backends.transformers:load"},
     "quantizers": {
@@ -103,6 +112,7 @@ class Registry:
             kind: dict(table) for kind, table in _BUILT_IN.items()
         }
         self._distributions = dict(_DISTRIBUTIONS)
+        self._defined: dict[str, MetricDefinition] = {}
         for kind, references in self._references.items():
             for point in entry_points(group=f"pytest_quantgate.{kind}"):
                 references[point.name] = point.value
@@ -119,6 +129,11 @@ class Registry:
         if kind not in self._references:
             raise UnknownNameError("kind of extension", kind, self._references)
         self._references[kind][name] = reference
+
+    def define(self, definition: MetricDefinition) -> None:
+        """Register a metric that the configuration made: it lies in no module."""
+        self._references["metrics"][definition.name] = definition.observer
+        self._defined[definition.name] = definition
 
     def names(self, kind: Kind) -> Iterable[str]:
         """Return the registered names of a kind, built-ins first."""
@@ -150,4 +165,6 @@ class Registry:
             MissingExtraError: its optional dependency is not installed.
 
         """
+        if kind == "metrics" and name in self._defined:
+            return self._defined[name]
         return load(self.reference(kind, name))

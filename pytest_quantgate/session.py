@@ -74,6 +74,7 @@ class Session:
         self._verdicts: dict[pytest.Item, tuple[Verdict, ...]] = {}
         self._trials: dict[pytest.Item, tuple[Trial, ...]] = {}
         self._told = 0
+        self._told_answers: set[str] = set()
 
     # --- collection
 
@@ -215,6 +216,8 @@ class Session:
             "steps": [record.to_json() for record in fresh],
             "changes": [change.to_json() for change in rows.changes(variant)],
             "selftest": [trial.to_json() for trial in self._trials.get(item, ())],
+            "capabilities": [one.to_json() for one in rows.capabilities(variant)],
+            "answers": [one.to_json() for one in rows.answers(variant, self._told_answers)],
             "notes": list(rows.notes(variant)),
             "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
         }

@@ -394,6 +394,9 @@ class MetricDefinition:
         statistics: the sub-quantities, e.g. ("mean", "p99"); empty if the metric is a single number.
         relations: which of delta, ratio, drop, recovery make sense.
         arguments: names that a call may set, e.g. ppl(protocol="gptq").
+        alone: statistics that compare with the baseline themselves, and so have no relation.
+        capability: what a task asks for: "knowledge", "mathematics", "code" …; empty for what is no task.
+        table: the configuration table of its settings, where that is not the observer's own.
 
     A metric with `statistics` must be asked for one of them: `kld.mean`, not `kld`.
     """
@@ -406,3 +409,6 @@ class MetricDefinition:
     statistics: tuple[str, ...] = ()
     relations: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
+    capability: str = ""
+    table: str = ""

@@ -12,8 +12,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pytest_quantgate import figures
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.stats import looks, order
@@ -61,11 +59,7 @@ class Stopped:
     def share(self) -> str:
         """How much was seen, e.g. "7 % of the windows"."""
         total = self.observer.count(self.baseline)
-        return f"{figures.percent(self._seen / total)} of the windows"
-
-    @property
-    def _seen(self) -> int:
-        return len(np.unique(self.observation.arrays["window"]))
+        return f"{figures.percent(self.observer.seen(self.observation) / total)} of the {self.observer.unit}"
 
     def estimate(self, metric: Metric) -> Estimate:
         """Return a metric with the interval that decides.
@@ -79,7 +73,8 @@ class Stopped:
         items = self.observer.items(metric, self.observation, self.baseline, visits)
         if items is None:
             raise NotMeasurableError(
-                f"{metric} is no mean of windows: it is not known after {self.share}; run without early stopping"
+                f"{metric} is no mean of {self.observer.unit}: it is not known after {self.share};"
+                " run without early stopping"
             )
         plain: Observer = self.observer  # type: ignore[assignment]  # an observer that is divisible
         found = plain.estimate(

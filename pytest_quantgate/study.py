@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelTable", "Study", "read"]
 
 _MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options")
-_STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "dtype", "device")
+_STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtype", "device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Study:
         gates: (name, text) of the gates that apply to every variant without a test.
         measure: texts of metrics to measure for the report although no gate asks for them.
         observers: settings of the observers by their kind: [tool.quantgate.tokens] …
+        tasks: the user's own tasks by name: [tool.quantgate.tasks.trivia] …
 
     """
 
@@ -66,11 +67,17 @@ class Study:
     gates: tuple[tuple[str, str], ...] = ()
     measure: tuple[str, ...] = ()
     observers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the variants, in configured order."""
         return tuple(entry.name for entry in self.variants)
+
+    def settings(self, table: str) -> Mapping[str, Any]:
+        """Return an observer's settings: "tokens", or those of a task, "tasks.trivia", with its name as `task`."""
+        name = table.removeprefix("tasks.")
+        return self.observers.get(table, {}) if name == table else {**self.tasks[name], "task": name}
 
     def variant(self, name: str) -> ModelTable:
         """Return one variant.
@@ -146,6 +153,7 @@ def read(file: Path | None, root: Path) -> Study:
         observers={
             key: value for key, value in table.items() if isinstance(value, dict) and key not in _STUDY_KEYS
         },
+        tasks=_tables(file, _table(file, table, "tasks"), "tasks"),
     )
 
 
@@ -204,6 +212,15 @@ def _table(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: [tool.quantgate.{key}] is not a table")
     return value
+
+
+def _tables(file: Path, tables: Mapping[str, Any], key: str) -> Mapping[str, Mapping[str, Any]]:
+    for name, value in tables.items():
+        if not isinstance(value, dict):
+            raise ConfigError(
+                f'{file}: [tool.quantgate.{key}.{name}] is not a table; write kind = "..." in it'
+            )
+    return tables
 
 
 def _string(place: str, value: object) -> str:

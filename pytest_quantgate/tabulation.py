@@ -5,22 +5,26 @@ A report measures nothing: a figure whose observations are not there is left out
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_quantgate import earlier
 from pytest_quantgate.errors import CheckpointError, QuantgateError
+from pytest_quantgate.gate import Metric
 from pytest_quantgate.measurements import ALWAYS, SANITY, problems_of
 from pytest_quantgate.parse import parse_metric
-from pytest_quantgate.report import Problem, Row
+from pytest_quantgate.report import Capability, Problem, Row
+from pytest_quantgate.report.capabilities import TEXT
+from pytest_quantgate.tasks import sheet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from pytest_quantgate.gate import Metric
     from pytest_quantgate.measurements import Measurements
-    from pytest_quantgate.report import Change
+    from pytest_quantgate.report import Answers, Change
     from pytest_quantgate.spec import Estimate, ModelSpec, Step
 
 __all__ = ["Tabulation"]
@@ -30,6 +34,8 @@ _TABLE = (
 )  # fmt: skip
 
 
+FORM = "form"
+PPL = Metric("ppl")
 _FLOORED = ("ppl.delta", "kld.mean")
 
 
@@ -68,6 +74,49 @@ class Tabulation:
             variant, self.measured.earlier.run(ref), known, partial(self.measured.estimate, variant), ref
         )
 
+    def capabilities(self, variant: str) -> tuple[Capability, ...]:
+        """Return what became of each capability whose task has been measured."""
+        estimate = partial(self.measured.estimate, variant)
+        baseline = self.measured.baseline_estimate
+        found: list[Capability] = []
+        for metric in self.measured.tasks(variant):
+            definition = self.measured.wants.definition(metric)
+            with suppress(QuantgateError):
+                if not self._is_measured(variant, metric):
+                    continue
+                found.append(_capability(variant, definition.capability, metric, estimate, baseline))
+                if FORM in definition.statistics:
+                    form = replace(metric, statistic=FORM)
+                    found.append(_capability(variant, "instruction form", form, estimate, baseline))
+        with suppress(QuantgateError):
+            if found and self._is_measured(variant, PPL):
+                text = (baseline(PPL), estimate(PPL), estimate(replace(PPL, relation="delta")))
+                found.append(Capability(variant, TEXT, str(PPL), *text))
+        return tuple(one for one in found if math.isfinite(one.loss))
+
+    def _is_measured(self, variant: str, metric: Metric) -> bool:
+        steps = self._steps(metric, self.measured.spec(variant))
+        return len(steps) == 2 and self._are_there(steps)  # noqa: PLR2004  the baseline's and its own
+
+    def answers(self, variant: str, told: set[str]) -> Iterator[Answers]:
+        """Yield what the baseline and a variant answered, unless that is in `told`, which grows."""
+        for metric in self.measured.tasks(variant):
+            with suppress(QuantgateError):
+                needs = self.measured.wants.want(
+                    metric, self.measured.spec(variant), self.measured.baseline
+                ).needs()
+                if needs.baseline is None or not self._are_there((needs.baseline, needs.variant)):
+                    continue
+                reference = self.measured.engine.observation(needs.baseline)
+                stopped = self.measured.stopped.get(needs.variant.key)
+                ours = stopped.observation if stopped else self.measured.engine.observation(needs.variant)
+                if needs.baseline.key not in told:
+                    told.add(needs.baseline.key)
+                    yield sheet.answers("baseline", metric.key, reference)
+                if needs.variant.key not in told:
+                    told.add(needs.variant.key)
+                    yield sheet.answers(variant, metric.key, ours, reference)
+
     def notes(self, variant: str) -> tuple[str, ...]:
         """Return what the whole report must say of a variant's passes."""
         floors = [f"{key} {one.value:.3g} ({one.note})" for key, one in self._floor_figures().items()]
@@ -77,7 +126,12 @@ class Tabulation:
         early = (
             f"{variant}: decided after {share}; figures in parentheses are of those alone" for share in shares
         )
-        return (*told, *early)
+        return (
+            *told,
+            *early,
+            *self.measured.remarks.get(variant, ()),
+            *self.measured.remarks.get("baseline", ()),
+        )
 
     def _keys(self, model: str) -> dict[str, tuple[str, ...]]:
         return {metric.key: keys for metric, keys in self.measured.behind.get(model, {}).items()}
@@ -106,13 +160,14 @@ class Tabulation:
         for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.measured.study.measure)):
             try:
                 steps = self._steps(metric, spec)
-                if steps and all(
-                    self.measured.engine.has(step) or step.key in self.measured.stopped for step in steps
-                ):
+                if steps and self._are_there(steps):
                     figures[metric.key] = estimate(metric)
             except QuantgateError:
                 continue  # not measurable here: the gates that need it say why
         return figures
+
+    def _are_there(self, steps: Iterable[Step]) -> bool:
+        return all(self.measured.engine.has(step) or step.key in self.measured.stopped for step in steps)
 
     def _steps(self, metric: Metric, spec: ModelSpec) -> tuple[Step, ...]:
         needs = self.measured.wants.want(metric, spec, self.measured.baseline).needs()
@@ -129,3 +184,19 @@ class Tabulation:
         return tuple(
             problem for step in sanity for problem in problems_of(self.measured.engine.observation(step))
         )
+
+
+def _capability(
+    variant: str,
+    capability: str,
+    metric: Metric,
+    estimate: Callable[[Metric], Estimate],
+    baseline: Callable[[Metric], Estimate],
+) -> Capability:
+    """Return one row: both values, their difference, and how many items flipped either way."""
+    drop = estimate(replace(metric, relation="drop"))
+    if not metric.statistic:
+        shares = {name: estimate(replace(metric, statistic=name)) for name in ("lost", "won")}
+        counts = {name: round(share.value * share.n) for name, share in shares.items()}
+        return Capability(variant, capability, metric.key, baseline(metric), estimate(metric), drop, **counts)
+    return Capability(variant, capability, metric.key, baseline(metric), estimate(metric), drop)

@@ -14,11 +14,18 @@ from pytest_quantgate.gate import Metric
 __all__ = [
     "ALIASES",
     "bits_per_weight",
+    "ceval",
     "delta_p",
     "disk",
+    "evaluate",
+    "gsm8k",
+    "humaneval",
+    "humaneval_plus",
     "kld",
+    "lm_eval",
     "load_time",
     "metric",
+    "mmlu",
     "ppl",
     "ppl_delta",
     "ram",
@@ -29,6 +36,7 @@ __all__ = [
     "ttft",
     "vram",
     "weights_memory",
+    "worst_capability",
 ]
 
 ppl = Metric("ppl")
@@ -45,6 +53,14 @@ token_latency = Metric("token_latency")
 load_time = Metric("load_time")
 vram = Metric("vram")
 ram = Metric("ram")
+mmlu = Metric("mmlu")
+ceval = Metric("ceval")
+gsm8k = Metric("gsm8k")
+humaneval = Metric("humaneval")
+humaneval_plus = Metric("humaneval_plus")
+lm_eval = Metric("lm_eval")
+evaluate = Metric("evaluate")
+worst_capability = Metric("worst_capability")
 
 ALIASES = {"ppl_delta": ppl_delta}
 """Short words, in Python and in text; gates print the metric that they stand for."""

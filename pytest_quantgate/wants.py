@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate import machine
 from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
-from pytest_quantgate.interfaces import Divisible
+from pytest_quantgate.interfaces import Combining, Divisible
 from pytest_quantgate.plan import Want
 from pytest_quantgate.registry import load
 from pytest_quantgate.units import UNITS
@@ -40,7 +40,7 @@ class Wants:
     registry: Registry
     study: Study
     earlier: Earlier | None = None
-    _protocols: dict[tuple[str, Arguments], Protocol] = field(default_factory=dict)
+    _protocols: dict[tuple[str, Arguments, str], Protocol] = field(default_factory=dict)
 
     def definition(self, metric: Metric) -> MetricDefinition:
         """Return the definition of a metric, after checking that what is asked of it exists.
@@ -57,14 +57,26 @@ class Wants:
                 raise GateError(f"{definition.name} is not one number; write for example {example}")
             known = (*definition.statistics, *definition.relations)
             raise UnknownNameError(f"quantity of {definition.name}", metric.statistic, filter(None, known))
+        if metric.relation and metric.statistic in definition.alone:
+            raise GateError(
+                f"{metric}: .{metric.statistic} compares with the baseline itself; leave the rest out"
+            )
         relations = _SINCE_RELATIONS if metric.since else definition.relations
         if metric.relation and metric.relation not in relations:
             possible = ", ".join(relations) or "none"
             raise GateError(f"{definition.name} has no .{metric.relation}; its relations: {possible}")
+        if not metric.relation and self._combines(definition):
+            raise GateError(
+                f"{definition.name} is no number by itself; write {definition.name}.{relations[0]}"
+            )
         for name, _ in metric.arguments:
             if name not in definition.arguments:
                 raise UnknownNameError(f"argument of {definition.name}", name, definition.arguments)
         return definition
+
+    @staticmethod
+    def _combines(definition: MetricDefinition) -> bool:
+        return isinstance(load(definition.observer), Combining)
 
     def check(self, gate: Gate) -> None:
         """Check every comparison of a gate.
@@ -75,14 +87,25 @@ class Wants:
         """
         for comparison in gate.comparisons():
             definition = self.check_terms(comparison)
-            self._protocol(definition.observer, comparison.metric.arguments)
+            self._protocol(definition.observer, comparison.metric.arguments, definition.table)
             if comparison.metric.since:
                 if self.earlier is not None:
                     self.earlier.run(comparison.metric.since)
-            elif comparison.metric.relation and self.study.baseline is None:
+            elif self.study.baseline is None and (
+                comparison.metric.relation or comparison.metric.statistic in definition.alone
+            ):
                 raise ConfigError(
                     f'{comparison.metric} compares with a baseline; add baseline = "..." to [tool.quantgate]'
                 )
+
+    def combining(self, metric: Metric) -> Combining | None:
+        """Return what computes a metric from those of all tasks; None for one that has an observation of its own."""
+        observer: object = load(self.definition(metric).observer)
+        return observer if isinstance(observer, Combining) else None
+
+    def is_task(self, metric: Metric) -> bool:
+        """Return whether a metric is one of a task."""
+        return bool(self.definition(metric).capability)
 
     def is_divisible(self, metric: Metric) -> bool:
         """Return whether the pass behind a metric can be made in parts."""
@@ -139,16 +162,25 @@ class Wants:
             UsageError: the metric, its arguments or the observer's settings cannot be used.
 
         """
-        return self.observed(self.definition(metric).observer, variant, baseline, metric.arguments)
+        definition = self.definition(metric)
+        return self.observed(
+            definition.observer, variant, baseline, arguments=metric.arguments, table=definition.table
+        )
 
     def observed(
-        self, reference: str, variant: ModelSpec, baseline: ModelSpec | None, arguments: Arguments = ()
+        self,
+        reference: str,
+        variant: ModelSpec,
+        baseline: ModelSpec | None,
+        *,
+        arguments: Arguments = (),
+        table: str = "",
     ) -> Want:
         """Return the observation that the observer "module:attribute" makes of a variant."""
         observer: Observer = load(reference)
         return Want(
             observe=reference,
-            protocol=self._protocol(reference, arguments),
+            protocol=self._protocol(reference, arguments, table),
             variant=variant,
             order=observer.order,
             baseline=baseline,
@@ -156,15 +188,14 @@ class Wants:
             device=machine.device_kind(variant.device) if observer.device_bound else "",
         )
 
-    def _protocol(self, reference: str, arguments: Arguments) -> Protocol:
+    def _protocol(self, reference: str, arguments: Arguments, table: str = "") -> Protocol:
         """Return the complete protocol, resolved once: to digest a corpus is to read it."""
-        if (reference, arguments) not in self._protocols:
+        key = (reference, arguments, table)
+        if key not in self._protocols:
             observer: Observer = load(reference)
-            settings = self.study.observers.get(observer.kind, {})
-            self._protocols[reference, arguments] = observer.protocol(
-                dict(arguments), settings, self.study.root
-            )
-        return self._protocols[reference, arguments]
+            settings = self.study.settings(table or observer.kind)
+            self._protocols[key] = observer.protocol(dict(arguments), settings, self.study.root)
+        return self._protocols[key]
 
     def check_settings(self) -> None:
         """Refuse settings of observers that do not exist, and unknown keys in those of observers that do.
@@ -173,9 +204,8 @@ class Wants:
             ConfigError: with a suggestion.
 
         """
-        observers = {
-            load(self.registry.get("metrics", name).observer) for name in self.registry.names("metrics")
-        }
+        found = (self.registry.get("metrics", name) for name in self.registry.names("metrics"))
+        observers = {load(definition.observer) for definition in found if not definition.table}
         known = {observer.kind: observer.settings for observer in observers}
         for kind, settings in self.study.observers.items():
             place = f"{self.study.file}: [tool.quantgate.{kind}]"

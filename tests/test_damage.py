@@ -18,7 +18,7 @@ from pytest_quantgate.backends.damage import KINDS, _lowered  # noqa: E402
 from pytest_quantgate.backends.transformers import load  # noqa: E402
 from pytest_quantgate.damages import DAMAGES, damaged  # noqa: E402
 from pytest_quantgate.errors import NotMeasurableError, UnknownNameError  # noqa: E402
-from pytest_quantgate.spec import Window  # noqa: E402
+from pytest_quantgate.interfaces import Window  # noqa: E402
 
 DENSE = ("scales_zeroed", "layers_exchanged", "rotary_base", "kv_heads", "fp8_layer")
 PACKED = ("zero_points", "group_order", "zero_point")

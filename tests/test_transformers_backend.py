@@ -26,7 +26,7 @@ from pytest_quantgate.errors import (  # noqa: E402
     NotMeasurableError,
     ObservationError,
 )
-from pytest_quantgate.spec import Window  # noqa: E402
+from pytest_quantgate.interfaces import Window  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 from pytest_quantgate.errors import ObservationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 __all__ = ["Head", "Rows", "read_rows"]
 
@@ -81,6 +81,12 @@ class Head:
             return
         hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
         for part in torch.split(hidden.flatten(0, 1)[positions], self._chunk):
+            yield self._replayed(part)
+
+    def after(self, hidden: Tensor, places: Sequence[int]) -> Iterator[Tensor]:
+        """Yield chunks (P, vocabulary) of the logits at `places` of the decoder's own states (N, width)."""
+        chosen = hidden[torch.as_tensor(places, device=hidden.device)]
+        for part in torch.split(chosen, self._chunk):
             yield self._replayed(part)
 
     def _replayed(self, hidden: Tensor) -> Tensor:

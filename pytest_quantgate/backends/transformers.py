@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pytest_quantgate.backends.batches import Budget
 from pytest_quantgate.backends.damage import apply_damage
+from pytest_quantgate.backends.decoding import Decoder
+from pytest_quantgate.backends.likelihoods import Likelihoods
 from pytest_quantgate.backends.loading import load_model, load_tokenizer, prepare, quiet
 from pytest_quantgate.backends.memory import PeakMemory
 from pytest_quantgate.backends.modules import dense_linears, nonfinite_tensors, quantized_modules
@@ -28,8 +31,8 @@ from pytest_quantgate.interfaces import TokenScores, Trace
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_quantgate.interfaces import Window
-    from pytest_quantgate.spec import IntArray, Json, ModelSpec
+    from pytest_quantgate.interfaces import Choices, Completion, Decoding, Progress, Prompt, Window
+    from pytest_quantgate.spec import FloatArray, IntArray, Json, ModelSpec
 
 __all__ = ["TransformersModel", "load"]
 
@@ -81,7 +84,11 @@ class TransformersModel:
         self.native, self.tokenizer, self._memory = model, tokenizer, memory
         self._device = memory.device
         self._head = Head(model, self.vocab_size)
-        self._at_once = int(dict(spec.options).get("tokens_at_once", TOKENS_AT_ONCE[self._device.type]))
+        self._budget = Budget(
+            int(dict(spec.options).get("tokens_at_once", TOKENS_AT_ONCE[self._device.type]))
+        )
+        self._likelihoods = Likelihoods(model, self._head, self._budget, self._device)
+        self._decoder = Decoder(model, tokenizer, self._end_ids(), self._device, self._last_only)
         self.bos_id = self._find_bos()
 
     def _find_bos(self) -> int | None:
@@ -113,30 +120,16 @@ class TransformersModel:
         self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
     ) -> Iterator[TokenScores]:
         """Yield one `TokenScores` per window, in order; see `interfaces.Model.score`."""
-        for _, group in groupby(enumerate(windows), key=lambda item: len(item[1].ids)):
-            waiting = list(group)
-            while waiting:
-                size = max(1, self._at_once // len(waiting[0][1].ids))
-                batch = waiting[:size]
-                asked = None if at is None else [at[index] for index, _ in batch]
-                scores = self._score([window for _, window in batch], top_k, asked)
-                if scores is not None:
-                    yield from scores
-                    waiting = waiting[size:]
+        indexed = list(enumerate(windows))
+        for _, group in groupby(indexed, key=lambda item: len(item[1].ids)):
 
-    def _score(
-        self, windows: list[Window], top_k: int, asked: list[IntArray] | None
-    ) -> list[TokenScores] | None:
-        """Score one batch; if the GPU has no room, return None after halving what goes through at once."""
-        try:
-            with self._running():
-                return self._score_batch(windows, min(top_k, self.vocab_size), asked)
-        except torch.cuda.OutOfMemoryError:
-            if len(windows) == 1:
-                raise
-            self._at_once = len(windows) * len(windows[0].ids) // 2
-            torch.cuda.empty_cache()
-            return None
+            def work(batch: Sequence[tuple[int, Window]]) -> list[TokenScores]:
+                asked = None if at is None else [at[index] for index, _ in batch]
+                with self._running():
+                    return self._score_batch([w for _, w in batch], min(top_k, self.vocab_size), asked)
+
+            for _, scores in self._budget.over(list(group), _tokens_of, work):
+                yield from scores
 
     def _score_batch(
         self, windows: list[Window], top_k: int, asked: list[IntArray] | None
@@ -193,6 +186,22 @@ class TransformersModel:
                     break
         return Trace(np.asarray(tokens, dtype=np.int64), np.asarray(seconds))
 
+    # --- answers ------------------------------------------------------------
+
+    def likelihoods(self, asked: Sequence[Choices], progress: Progress) -> list[FloatArray]:
+        """Return the log-probability of each choice; see `interfaces.Answering`."""
+        with self._running():
+            return self._likelihoods.of(asked, progress)
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding, progress: Progress) -> list[Completion]:
+        """Return the answer to each prompt; see `interfaces.Answering`."""
+        with self._running():
+            return self._decoder.complete(prompts, decoding, progress)
+
+    def remarks(self) -> Sequence[str]:
+        """Return what could not be shared or batched, and why."""
+        return (*self._likelihoods.remarks, *self._decoder.remarks)
+
     @property
     def _last_only(self) -> dict[str, int]:
         return {"logits_to_keep": 1} if self._head.slices else {}
@@ -220,10 +229,14 @@ class TransformersModel:
     def close(self) -> None:
         """Free the model and its memory; closing twice is harmless."""
         self.native = None
-        self._head = None  # type: ignore[assignment]
+        self._head = self._likelihoods = self._decoder = None  # type: ignore[assignment]
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _tokens_of(batch: Sequence[tuple[int, Window]]) -> int:
+    return len(batch) * len(batch[0][1].ids)
 
 
 def _to_scores(logprob: Tensor, top1: Tensor, ids: Tensor, at: Tensor, floor: Tensor) -> TokenScores:

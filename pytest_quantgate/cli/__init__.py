@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         usage="quantgate plan [pytest's arguments]",
     )
     _add_history(commands)
+    _add_flips(commands)
     _add_rejudge(commands)
     _add_baseline(commands)
     _add_store(commands)
@@ -94,6 +95,23 @@ def _add_history(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     history.add_argument("--limit", type=_count, default=20, metavar="N", help="how many (default: 20)")
     _with_store(history, "history")
+
+
+def _add_flips(commands: argparse._SubParsersAction[_Parser]) -> None:
+    flips = commands.add_parser(
+        "flips",
+        help="print the answers of a report that changed, side by side",
+        description="Print the items that baseline and variant answered differently right or wrong, side by side.",
+    )
+    flips.add_argument("report", help="a report.json, as --quantgate-report writes it")
+    flips.add_argument("--task", default="", metavar="METRIC", help="only this task, e.g. gsm8k")
+    flips.add_argument(
+        "--variant", action="append", default=[], metavar="NAME", help="only this variant; may be repeated"
+    )
+    flips.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="how many of each; 0 for all (default: 20)"
+    )
+    flips.set_defaults(module="flips")
 
 
 def _add_rejudge(commands: argparse._SubParsersAction[_Parser]) -> None:

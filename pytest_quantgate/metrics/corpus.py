@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_quantgate import network
-from pytest_quantgate.errors import ConfigError, MissingExtraError, UsageError
-from pytest_quantgate.escaping import plain
+from pytest_quantgate.errors import ConfigError, UsageError
+from pytest_quantgate.tasks.rows import dataset, library
 
 __all__ = ["WIKITEXT2", "Corpus", "corpus_at", "digest_of"]
 
@@ -123,43 +120,16 @@ def _json_lines(path: Path, field: str) -> Iterable[str]:
 
 
 def _parquet(path: Path, field: str) -> Iterable[str]:
-    rows: Any = _library("pyarrow.parquet").read_table(path, columns=[field])
+    rows: Any = library("pyarrow.parquet", "reading this corpus").read_table(path, columns=[field])
     found: list[str] = rows[field].to_pylist()
     return found
 
 
 @functools.lru_cache(maxsize=2)
 def _read_dataset(corpus: Corpus) -> str:
-    datasets = _library("datasets")
-    obstacle = "--quantgate-offline" if network.LOCAL_ONLY.get() else network.obstacle()
+    place = "[tool.quantgate.tokens] corpus"
+    rows = dataset(corpus.dataset, corpus.name, corpus.split, place, str(corpus))
     try:
-        with _cache_alone(datasets) if obstacle else nullcontext():
-            rows = datasets.load_dataset(corpus.dataset, corpus.name or None, split=corpus.split)
         return corpus.join.join(rows[corpus.field])
-    except network.connection_errors(ValueError, RuntimeError) as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = f"{obstacle}, and the local cache lacks it" if obstacle else said[:150]
-        raise UsageError(
-            f"{corpus} cannot be had ({plain(reason)}); fetch it while the hub is reachable, "
-            "or set [tool.quantgate.tokens] corpus to a local file"
-        ) from error
     except KeyError as error:
         raise UsageError(f"{corpus} has no field {corpus.field!r}; set field=") from error
-
-
-@contextmanager
-def _cache_alone(datasets: Any) -> Iterator[None]:
-    """Let `datasets` look only at what it fetched before: its environment variable is read at import."""
-    before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        datasets.config.HF_HUB_OFFLINE = before
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(f"reading this corpus with {name}", "hf") from error

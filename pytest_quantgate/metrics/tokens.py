@@ -36,8 +36,9 @@ import numpy as np
 from pytest_quantgate.errors import ObservationError
 from pytest_quantgate.metrics import token_changes, token_estimates, token_items
 from pytest_quantgate.metrics.corpus import WIKITEXT2, Corpus, corpus_at, digest_of
-from pytest_quantgate.metrics.parts import Part, aligned, joined, part_of, with_part
+from pytest_quantgate.metrics.parts import aligned, joined
 from pytest_quantgate.metrics.windows import cut, resolved, stream
+from pytest_quantgate.parts import Part, part_of, with_part
 from pytest_quantgate.spec import MetricDefinition, Observation, Protocol
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Tokens:
     paired = True
     order = 3
     settings = SETTINGS
+    unit = "windows"
 
     def protocol(self, arguments: Mapping[str, Scalar], settings: Mapping[str, Any], root: Path) -> Protocol:
         """Resolve the windows and read the corpus to digest it; see `interfaces.Observer.protocol`.
@@ -142,7 +144,7 @@ class Tokens:
         ids = stream(model.encode(_checked(corpus, protocol["corpus"])), parameters["bos"], model.bos_id)
         windows, used = cut(ids, parameters, model.bos_id)
         part = part_of(protocol)
-        numbers = range(len(windows)) if part is None else part.windows(len(windows))
+        numbers = range(len(windows)) if part is None else part.numbers(len(windows))
         _check_windows(windows, len(ids), parameters["window"], model.max_length, str(corpus))
         if reference is not None:
             _check_ids(ids[:used], reference.arrays["ids"], model)
@@ -183,6 +185,10 @@ class Tokens:
     def count(self, baseline: Observation) -> int:
         """Return the number of windows."""
         return int(baseline.arrays["window"][-1]) + 1
+
+    def seen(self, part: Observation) -> int:
+        """Return how many windows a part holds."""
+        return len(np.unique(part.arrays["window"]))
 
     def joined(self, parts: Sequence[Observation]) -> Observation:
         """Return parts as one observation."""

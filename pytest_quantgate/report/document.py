@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_quantgate.errors import UsageError
 from pytest_quantgate.reading import require, texts
+from pytest_quantgate.report.answers import Answers
+from pytest_quantgate.report.capabilities import Capability
 from pytest_quantgate.report.changes import Change
 from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord, together
 from pytest_quantgate.report.selftest import Trial
@@ -58,6 +60,8 @@ class Report:
         run: id of the run in the history; empty if it was not kept there.
         tag: the name that the run was given; may be empty.
         changes: figures against those of an earlier run, if one was asked for.
+        capabilities: what became of each capability in each variant, if tasks were measured.
+        answers: what each model said to each item of each task.
 
     """
 
@@ -73,6 +77,8 @@ class Report:
     run: str = ""
     tag: str = ""
     changes: tuple[Change, ...] = ()
+    capabilities: tuple[Capability, ...] = ()
+    answers: tuple[Answers, ...] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -101,6 +107,8 @@ class Report:
             "run": self.run,
             "tag": self.tag,
             "changes": [change.to_json() for change in self.changes],
+            "capabilities": [one.to_json() for one in self.capabilities],
+            "answers": [one.to_json() for one in self.answers],
         }
 
     @classmethod
@@ -149,6 +157,10 @@ def build(payloads: Iterable[Mapping[str, Any]]) -> Report:
         run=next((part.run for part in parts if part.run), ""),
         tag=next((part.tag for part in parts if part.tag), ""),
         changes=_distinct(change for part in parts for change in part.changes),
+        capabilities=tuple(
+            {(one.variant, one.capability, one.metric): one for p in parts for one in p.capabilities}.values()
+        ),
+        answers=tuple({(one.model, one.metric): one for part in parts for one in part.answers}.values()),
     )
 
 
@@ -171,6 +183,8 @@ def _parsed(value: Mapping[str, Any]) -> Report:
             "notes": texts(value.get("notes", ())),
             "selftest": tuple(Trial.from_json(trial) for trial in value.get("selftest", ())),
             "changes": tuple(Change.from_json(change) for change in value.get("changes", ())),
+            "capabilities": tuple(Capability.from_json(one) for one in value.get("capabilities", ())),
+            "answers": tuple(Answers.from_json(one) for one in value.get("answers", ())),
         }
     )
 

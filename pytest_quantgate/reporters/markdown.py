@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate import figures
 from pytest_quantgate.escaping import markdown
-from pytest_quantgate.report import changes, summary
+from pytest_quantgate.report import capabilities, changes, summary
 from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def render(report: Report) -> str:
         _sentence(rest or word),
         *_table(report),
         *_finding_blocks(summary.findings(report)),
+        *_capabilities(report),
         *_intervals(report),
         *_selftest(report),
         *_changes(report),
@@ -92,6 +93,14 @@ def _finding_blocks(found: Sequence[Finding]) -> list[str]:
 def _item(finding: Finding) -> str:
     subject = f"**{markdown(finding.subject)}**: " if finding.subject else ""
     return f"- {subject}{markdown(finding.text)}"
+
+
+def _capabilities(report: Report) -> list[str]:
+    """Return what became of each capability, the worst of each variant first."""
+    found = capabilities.lines(report.capabilities, (row.name for row in report.variants))
+    rules = [":--", ":--", *["--:"] * (len(capabilities.TITLES) - 2)]
+    rows = [_row([markdown(cell) for cell in line.cells]) for line in found]
+    return ["### What broke", "\n".join([_row(capabilities.TITLES), _row(rules), *rows])] if found else []
 
 
 def _intervals(report: Report) -> list[str]:

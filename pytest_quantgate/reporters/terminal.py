@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate.escaping import ascii_only, plain
-from pytest_quantgate.report import changes, summary
+from pytest_quantgate.report import capabilities, changes, summary
 from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
@@ -56,12 +56,33 @@ def render(report: Report, layout: Layout | None = None) -> str:
     blocks = [
         _table_lines(summary.table(report), layout.width, paint),
         _finding_lines(found, paint),
+        _capability_lines(report),
         _selftest_lines(report),
         [plain(f"against {run}: {name} {text}") for run, name, text in changes.lines(report.changes)],
         [line for line in (summary.store_line(report), summary.headline(report)) if line],
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines)
     return text if layout.unicode else ascii_only(text)
+
+
+def _capability_lines(report: Report) -> list[str]:
+    """Return what became of each capability, the worst of each variant first."""
+    found = capabilities.lines(report.capabilities, (row.name for row in report.variants))
+    if not found:
+        return []
+    grid = [capabilities.TITLES, *(line.cells for line in found)]
+    widths = [max(map(_width, map(plain, column))) for column in zip(*grid, strict=True)]
+    return [_GAP.join(_aligned(cells, widths)).rstrip() for cells in grid]
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """Lay out names to the left and figures to the right."""
+    left = _padded(cells, widths)[:2]
+    right = [
+        " " * (room - _width(plain(cell))) + plain(cell)
+        for cell, room in zip(cells[2:], widths[2:], strict=True)
+    ]
+    return [*left, *right]
 
 
 def _selftest_lines(report: Report) -> list[str]:

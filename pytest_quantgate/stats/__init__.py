@@ -1,8 +1,9 @@
 """Intervals and tests from arrays and an explicit seed: pure functions and frozen values."""
 
-from pytest_quantgate.stats.bootstrap import Bootstrap, quantile, ratio
+from pytest_quantgate.stats.bootstrap import Bootstrap, item_ratio, quantile, ratio
 from pytest_quantgate.stats.family import holm
 from pytest_quantgate.stats.inversion import Shifted
+from pytest_quantgate.stats.largest import Largest
 from pytest_quantgate.stats.means import EXP, IDENTITY, SQRT, Link, Mean, Student, clustered_mean
 from pytest_quantgate.stats.power import chance_beyond, detectable, settling
 from pytest_quantgate.stats.proportions import Paired, Proportion, effective, mcnemar, wilson
@@ -15,6 +16,7 @@ __all__ = [
     "SQRT",
     "Bootstrap",
     "Items",
+    "Largest",
     "Link",
     "Mean",
     "MedianRatio",
@@ -28,6 +30,7 @@ __all__ = [
     "detectable",
     "effective",
     "holm",
+    "item_ratio",
     "looks",
     "mcnemar",
     "order",

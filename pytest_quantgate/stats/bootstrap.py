@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Bootstrap", "bootstrap", "quantile", "ratio"]
+__all__ = ["Bootstrap", "bootstrap", "item_ratio", "quantile", "ratio"]
 
 REPLICATES = 2000
+RARE = 1e-9
 BINS = 512
 SPREAD = 8  # standard errors around a quantile within which replicates are resolved
 
@@ -63,7 +64,7 @@ def bootstrap(
     sums: NDArray[np.float64],
     statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]],
     seed: int = 0,
-    replicates: int = REPLICATES,
+    copies: NDArray[Any] | None = None,
 ) -> Bootstrap | None:
     """Return the bootstrap of a function of sums over clusters; None with fewer than two clusters.
 
@@ -71,22 +72,23 @@ def bootstrap(
         sums: (G, D) what each cluster adds.
         statistic: from totals (B, D) to values (B,).
         seed: of the draws.
-        replicates: how many.
+        copies: (G,) how many clusters add just that; one of each by default.
 
     """
-    groups = len(sums)
+    copies = np.ones(len(sums), dtype=np.int64) if copies is None else copies
+    groups = int(copies.sum())
     if groups < 2:  # noqa: PLR2004 - a spread takes two
         return None
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), replicates)
+    draws = np.random.default_rng(seed).multinomial(groups, copies / groups, REPLICATES)
     values = np.sort(statistic(draws.astype(np.float64) @ sums))
-    total = sums.sum(0, keepdims=True)
+    total = copies.astype(np.float64)[None] @ sums
     point = float(statistic(total)[0])
     left_out = statistic(total - sums)
-    deviations = left_out.mean() - left_out
-    power = float((deviations**2).sum()) ** 1.5
-    acceleration = float((deviations**3).sum()) / (6 * power) if power else 0.0
-    below = ((values < point).sum() + (values <= point).sum()) / (2 * replicates)
-    bias = float(special.ndtri(np.clip(below, 1 / (replicates + 1), replicates / (replicates + 1))))
+    deviations = float(np.average(left_out, weights=copies)) - left_out
+    power = float((copies * deviations**2).sum()) ** 1.5
+    acceleration = float((copies * deviations**3).sum()) / (6 * power) if power else 0.0
+    below = ((values < point).sum() + (values <= point).sum()) / (2 * REPLICATES)
+    bias = float(special.ndtri(np.clip(below, 1 / (REPLICATES + 1), REPLICATES / (REPLICATES + 1))))
     return Bootstrap(point, values, bias, acceleration)
 
 
@@ -98,6 +100,18 @@ def ratio(
     parts = [np.bincount(group, weights=part.astype(np.float64)) for part in (above, below)]
     sums: NDArray[np.float64] = np.stack(parts, 1).astype(np.float64)
     return bootstrap(sums, lambda totals: totals[:, 0] / totals[:, 1], seed)
+
+
+def item_ratio(above: NDArray[Any], below: NDArray[Any], seed: int = 0) -> Bootstrap | None:
+    """Return the bootstrap of Σ above / Σ below (N,), where every item is a cluster and many are alike.
+
+    Pairs that occur often are drawn together: right and wrong make four kinds, however many items there are. None
+    where a replicate could have nothing below.
+    """
+    kinds, copies = np.unique(np.stack([above, below], 1).astype(np.float64), axis=0, return_counts=True)
+    if (1 - copies[kinds[:, 1] > 0].sum() / len(above)) ** len(above) > RARE:
+        return None
+    return bootstrap(kinds, lambda totals: totals[:, 0] / totals[:, 1], seed, copies)
 
 
 def quantile(values: NDArray[Any], clusters: NDArray[Any], level: float, seed: int = 0) -> Bootstrap | None:

@@ -96,11 +96,17 @@ class Paired:
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return Newcombe's interval of the difference."""
+        return self._interval(confidence, self._correlation())
+
+    def unpaired(self, confidence: float) -> tuple[float, float]:
+        """Return the interval that two independent samples of these sizes would have."""
+        return self._interval(confidence, 0.0)
+
+    def _interval(self, confidence: float, phi: float) -> tuple[float, float]:
         after, before = self.both + self.won, self.both + self.lost
         p, q = after / self.count, before / self.count
         p_low, p_high = wilson(after, self.count, confidence)
         q_low, q_high = wilson(before, self.count, confidence)
-        phi = self._correlation()
         below = _combined(p - p_low, q_high - q, phi)
         above = _combined(p_high - p, q - q_low, phi)
         return self.difference - below, self.difference + above

@@ -1,0 +1,284 @@
+"""Many prompts continued at once: the shared beginning once, finished rows dropped, a stop condition for each row.
+
+Prompts that begin alike continue from one cache of that beginning. What is left of them is padded behind the shared
+part, and the padding is masked, whatever side the tokenizer pads. A model with sliding attention counts places in its
+cache, so there rows of one length go together instead; one that keeps more than keys and values answers one by one.
+Random numbers come from a stream of each prompt's own, so an answer does not depend on the batch it was made in.
+
+Whether a padded, shared batch gives the logits of a plain pass is checked on its shortest row, once; a model with which
+it does not answers one by one, and `remarks` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from pytest_quantgate.backends import caches
+from pytest_quantgate.backends.batches import Budget
+from pytest_quantgate.backends.likelihoods import LOOSE, TOLERANCE
+from pytest_quantgate.backends.prefixes import Group, groups
+from pytest_quantgate.errors import ObservationError
+from pytest_quantgate.interfaces import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from pytest_quantgate.interfaces import Decoding, Progress, Prompt
+    from pytest_quantgate.spec import IntArray
+
+__all__ = ["Decoder"]
+
+ROWS_AT_ONCE = 256
+CACHE_BYTES = 2**30  # of a CPU
+GPU_SHARE = 0.5  # of the free memory
+DROP_AT = 0.75  # of a batch's rows: finished ones are dropped when fewer than this share are left
+
+Layout: TypeAlias = Literal["padded", "equal", "single"]
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """A prompt and its answer so far."""
+
+    ids: IntArray
+    random: NDArray[np.float64]
+    tokens: list[int] = field(default_factory=list)
+    answer: Completion | None = None
+
+
+class _State(NamedTuple):
+    """A batch between two tokens."""
+
+    logits: Tensor  # (B, vocabulary)
+    cache: Any
+    mask: Tensor  # (B, T): 0 for padding
+    position: Tensor  # (B, 1) of the last token
+
+
+class Decoder:
+    """Continues prompts.
+
+    Args:
+        model: the causal language model.
+        tokenizer: its tokenizer.
+        ends: the tokens that end an answer.
+        device: where.
+        last_only: arguments with which the model makes the last logits alone.
+
+    Attributes:
+        remarks: what a reader must know.
+
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        ends: frozenset[int],
+        device: torch.device,
+        last_only: dict[str, int],
+    ) -> None:
+        self._model, self._tokenizer, self._ends = model, tokenizer, ends
+        self._device, self._last_only = device, last_only
+        self._layout: Layout | None = None
+        self._budget: Budget | None = None
+        self._token_bytes = 1
+        self.remarks: list[str] = []
+
+    def complete(self, prompts: Sequence[Prompt], decoding: Decoding, progress: Progress) -> list[Completion]:
+        """Return the answer to each prompt, in order."""
+        rows = [_Row(one.ids, _random(one, decoding)) for one in prompts]
+        done = 0
+        for part in self._answered(rows, decoding):
+            done += len(part)
+            progress(done, len(rows))
+        answers = [row.answer for row in rows]
+        assert all(answers)
+        return [answer for answer in answers if answer is not None]
+
+    # --- what goes together
+
+    def _answered(self, rows: Sequence[_Row], decoding: Decoding) -> Iterator[Sequence[_Row]]:
+        """Answer rows; yield each batch that is done."""
+        if not rows:
+            return
+        longest = sorted(rows, key=lambda row: -len(row.ids))
+        layout = self._layout or self._look_at(longest)
+        budget = self._budget = self._budget or Budget(self._room(), ROWS_AT_ONCE)
+        whole = [Group(0, tuple(range(len(longest))))]
+        parts = (
+            whole
+            if layout == "single"
+            else groups([r.ids for r in longest], [len(r.ids) - 1 for r in longest])
+        )
+        for length, members in parts:
+            chosen = [longest[index] for index in sorted(members)]
+            shared = self._start(chosen[0].ids[:length]) if length else None
+            for batch in _together(chosen, layout):
+
+                def work(some: Sequence[_Row], shared: Any = shared, length: int = length) -> None:
+                    self._answer(some, shared, length, decoding)
+
+                def cost(some: Sequence[_Row]) -> int:
+                    return len(some) * (len(some[0].ids) + decoding.new_tokens) * self._token_bytes
+
+                yield from (some for some, _ in budget.over(batch, cost, work))
+
+    def _look_at(self, rows: Sequence[_Row]) -> Layout:
+        """Return how this model's rows can go together."""
+        state = self._prefill([rows[-1]], None, 0)
+        held = state.cache
+        if not caches.is_plain(held):
+            self.remarks.append("prompts are continued one by one: the model keeps more than keys and values")
+            self._layout = "single"
+            return self._layout
+        self._token_bytes = caches.size_of(held)
+        self._layout = "equal" if caches.is_sliding(held) else "padded"
+        if self._layout == "padded" and len(rows) > 1:
+            mixed = self._prefill([rows[0], rows[-1]], None, 0).logits[-1]
+            off = float((mixed.log_softmax(-1) - state.logits[0].log_softmax(-1)).abs().max())
+            if not off <= TOLERANCE.get(self._model.dtype, LOOSE):
+                self.remarks.append(f"prompts are not padded: that changes a log-probability by {off:.2g}")
+                self._layout = "equal"
+        return self._layout
+
+    def _room(self) -> int:
+        """Return how many bytes of cache there may be."""
+        if self._device.type != "cuda":
+            return CACHE_BYTES
+        return int(GPU_SHARE * torch.cuda.mem_get_info(self._device)[0])
+
+    # --- one batch
+
+    def _start(self, ids: IntArray) -> Any:
+        """Return the cache of a shared beginning."""
+        cache = DynamicCache(config=self._model.config)
+        fed = torch.from_numpy(ids)[None].to(self._device)
+        self._model(input_ids=fed, past_key_values=cache, use_cache=True, **self._last_only)
+        return cache
+
+    def _prefill(self, rows: Sequence[_Row], shared: Any, length: int) -> _State:
+        """Run the prompts behind a shared beginning of `length` ids, padded on the left of what is their own."""
+        widest = max(len(row.ids) for row in rows) - length
+        ids = torch.zeros(len(rows), widest, dtype=torch.long)
+        mask = torch.ones(len(rows), length + widest, dtype=torch.long)
+        for number, row in enumerate(rows):
+            empty = widest - (len(row.ids) - length)
+            ids[number, empty:] = torch.from_numpy(row.ids[length:])
+            mask[number, length : length + empty] = 0
+        positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, length:]
+        ids, mask, positions = (part.to(self._device) for part in (ids, mask, positions))
+        config = self._model.config
+        cache = DynamicCache(config=config) if shared is None else caches.lent(shared, len(rows))
+        return self._step(ids, mask, positions, cache)
+
+    def _step(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> _State:
+        made = self._model(
+            input_ids=ids,
+            attention_mask=None if bool(mask.all()) else mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **self._last_only,
+        )
+        return _State(made.logits[:, -1].float(), cache, mask, positions[:, -1:])
+
+    def _answer(self, rows: Sequence[_Row], shared: Any, length: int, decoding: Decoding) -> None:
+        """Continue a batch until every row has its answer."""
+        live = list(rows)
+        for row in live:
+            row.tokens, row.answer = [], None
+        state = self._prefill(live, shared, length)
+        caches.roomy(state.cache, decoding.new_tokens)
+        while True:
+            tokens = _chosen(state.logits, live, decoding)
+            for row, token in zip(live, tokens.tolist(), strict=True):
+                if row.answer is None:
+                    row.tokens.append(token)
+            self._finish(live, decoding)
+            going = [number for number, row in enumerate(live) if row.answer is None]
+            if not going:
+                return
+            if len(going) < DROP_AT * len(live):
+                kept = torch.tensor(going, device=self._device)
+                caches.select(state.cache, kept)
+                live, tokens = [live[number] for number in going], tokens[kept]
+                state = state._replace(mask=state.mask[kept], position=state.position[kept])
+            mask = torch.cat([state.mask, state.mask.new_ones(len(live), 1)], dim=-1)
+            state = self._step(tokens[:, None], mask, state.position + 1, state.cache)
+
+    def _finish(self, live: Sequence[_Row], decoding: Decoding) -> None:
+        """Give those rows their answer that have come to an end."""
+        going = [row for row in live if row.answer is None]
+        hit = self._stopped(going, decoding.stops)
+        for row in going:
+            if row.tokens[-1] in self._ends:
+                row.answer = self._completion(row, decoding, "end")
+            elif row in hit:
+                text = self._text(row.tokens)
+                if any(stop in text for stop in decoding.stops):
+                    row.answer = self._completion(row, decoding, "stop")
+            if row.answer is None and len(row.tokens) >= decoding.new_tokens:
+                row.answer = self._completion(row, decoding, "length")
+
+    def _stopped(self, rows: Sequence[_Row], stops: Sequence[str]) -> list[_Row]:
+        """Return the rows whose last tokens spell a stop; the whole text is made for these alone."""
+        if not stops:
+            return []
+        span = max(len(stop.encode()) for stop in stops) + 2  # a token is a byte at least
+        ends = self._tokenizer.batch_decode([row.tokens[-span:] for row in rows])
+        return [row for row, text in zip(rows, ends, strict=True) if any(stop in text for stop in stops)]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _completion(
+        self, row: _Row, decoding: Decoding, ended: Literal["stop", "end", "length"]
+    ) -> Completion:
+        text = self._text(row.tokens)
+        cuts = [text.index(stop) for stop in decoding.stops if stop in text]
+        return Completion(text[: min(cuts)] if cuts else text, len(row.tokens), ended)
+
+
+def _together(rows: Sequence[_Row], layout: Layout) -> Iterator[list[_Row]]:
+    """Yield the rows that may form a batch."""
+    keys = {"padded": lambda _: 0, "equal": lambda row: len(row.ids), "single": id}
+    for _, part in groupby(rows, key=keys[layout]):
+        yield list(part)
+
+
+def _random(prompt: Prompt, decoding: Decoding) -> NDArray[np.float64]:
+    """Return the random numbers of an answer; none for a greedy one."""
+    count = decoding.new_tokens if decoding.temperature else 0
+    return np.random.default_rng([decoding.seed, prompt.stream]).random(count)
+
+
+def _chosen(logits: Tensor, live: Sequence[_Row], decoding: Decoding) -> Tensor:
+    """Return the next token (B,) of each row.
+
+    Raises:
+        ObservationError: a logit is NaN.
+
+    """
+    if bool(logits.isnan().any()):
+        raise ObservationError("the logits are not finite: look for NaN weights or a dtype that overflows")
+    if not decoding.temperature:
+        return logits.argmax(-1)
+    chances, order = (logits / decoding.temperature).softmax(-1).sort(descending=True)
+    before = chances.cumsum(-1) - chances
+    chances = chances.masked_fill(before >= decoding.top_p, 0.0).double()
+    reached = (chances / chances.sum(-1, keepdim=True)).cumsum(-1)
+    drawn = torch.tensor(
+        [row.random[len(row.tokens)] if row.answer is None else 0.0 for row in live], device=logits.device
+    )
+    place = torch.searchsorted(reached, drawn[:, None].double()).clamp_max(logits.shape[-1] - 1)
+    return order.gather(-1, place)[:, 0]
