@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.gate import And, Comparison, Metric
-from pytest_quantgate.report import Change, Problem, Report, Result, Row, StepRecord
+from pytest_quantgate.report import Answers, Capability, Change, Problem, Report, Result, Row, StepRecord
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.verdict import judge
 
@@ -98,6 +98,23 @@ results = st.builds(
     Result, words, words, outcomes, st.lists(verdicts(), max_size=1).map(tuple), st.booleans(), words
 )
 steps = st.builds(StepRecord, words, words, st.sampled_from(["store", "measured"]), st.floats(0, 1e6))
+flipped = st.none() | st.integers(0, 1000)
+capabilities = st.builds(
+    Capability, words, words, words, estimates(), estimates(), estimates(), lost=flipped, won=flipped
+)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answers:
+    count = draw(st.integers(0, 3))
+    column = st.lists(words, min_size=count, max_size=count).map(tuple)
+    correct = st.lists(st.floats(0, 1), min_size=count, max_size=count).map(tuple)
+    questions = st.dictionaries(words, words, max_size=2)
+    return Answers(
+        draw(words), draw(words), draw(column), draw(column), draw(correct), draw(column), draw(questions)
+    )
+
+
 reports = st.builds(
     Report,
     created=words,
@@ -113,4 +130,6 @@ reports = st.builds(
     changes=st.lists(
         st.builds(Change, words, words, words, st.none() | estimates(), words), max_size=2, unique=True
     ).map(tuple),
+    capabilities=st.lists(capabilities, max_size=2, unique_by=lambda one: one.metric).map(tuple),
+    answers=st.lists(answers(), max_size=2, unique_by=lambda one: one.metric).map(tuple),
 )

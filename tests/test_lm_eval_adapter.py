@@ -120,6 +120,8 @@ def write_tasks(root: Path) -> None:
     choice("own_outside", ACCURACY, "outside.jsonl")
     choice("own_unsafe", ACCURACY + "unsafe_code: true\n")
     choice("own_repeats", ACCURACY + "repeats: 2\n")
+    choice("own_broken", ACCURACY + "no_such_key: 1\n")
+    choice("own_fixed", ACCURACY + "num_fewshot: 0\n")
     choice("own_f1", "metric_list: [{metric: f1, aggregation: f1, higher_is_better: true}]")
     for name, function, aggregation, higher in (
         ("own_two", "two", "mean", "true"),
@@ -338,6 +340,13 @@ def test_worked_examples_are_asked_for(model: Any, root: Path) -> None:
     assert sheet.texts(first, "question") == sheet.texts(second, "question")
 
 
+def test_a_fixed_number_of_examples_is_remarked(model: Any, root: Path) -> None:
+    """The harness does not overrule a task that says 0."""
+    found = observed(model, protocol(root, "own_fixed", shots=2))
+    assert found.facts["remarks"] == ["lm_eval('own_fixed'): own_fixed fixes its shots at 0; shots = 2 was not used"]
+    assert observed(model, protocol(root, "own_fixed", shots=0)).facts["remarks"] == []
+
+
 def test_it_keeps_itself_to_itself(model: Any, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """No output, no logging, and neither random numbers nor tokenizer are touched."""
     random.seed(5)
@@ -371,7 +380,8 @@ def test_it_keeps_itself_to_itself(model: Any, root: Path, capfd: pytest.Capture
         ("own_unsafe", {}, NotMeasurableError, "use humaneval, which has a sandbox"),
         ("humaneval", {"metric": "pass@1"}, NotMeasurableError, "use humaneval, which has a sandbox"),
         ("own_outside", {}, ConfigError, "its data outside.jsonl must lie in include_path"),
-        ("own_hub", {}, UsageError, "cannot be had .the hub is out of reach.*run it once while the hub"),
+        ("own_broken", {}, UsageError, "own_broken.. cannot be loaded .*unexpected keyword"),
+        ("own_hub", {}, UsageError, "cannot be loaded .the hub is out of reach.*run it once while the hub"),
     ],
 )
 def test_what_cannot_be_gated_is_refused(
@@ -386,7 +396,7 @@ def test_offline_says_so(model: Any, root: Path) -> None:
     """--quantgate-offline is the reason, whatever the network is like."""
     token = network.LOCAL_ONLY.set(True)
     try:
-        with pytest.raises(UsageError, match="--quantgate-offline, and the local cache lacks it"):
+        with pytest.raises(UsageError, match="--quantgate-offline, so that only cached and local data serve"):
             observed(model, protocol(root, "own_hub"))
     finally:
         network.LOCAL_ONLY.reset(token)

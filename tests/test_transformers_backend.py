@@ -143,12 +143,12 @@ def test_a_gpu_without_room_gets_smaller_batches(model: Any, monkeypatch: pytest
         return plain(batch, *rest)
 
     monkeypatch.setattr(model, "_score_batch", score)
-    monkeypatch.setattr(model, "_at_once", 8 * 20)
+    monkeypatch.setattr(model._budget, "amount", 8 * 20)
     limit = 2
     assert len(list(model.score(windows(*[20] * 9)))) == 9
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
     limit = 0
-    with pytest.raises(torch.cuda.OutOfMemoryError):
+    with pytest.raises(ObservationError, match="not even one row fits the memory"):
         list(model.score(windows(20)))
 
 

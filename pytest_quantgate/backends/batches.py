@@ -68,7 +68,6 @@ class Budget:
                 f"not even one row fits the memory ({str(error).splitlines()[0][:120]}); shorten the prompts"
             ) from error
         self.amount = cost(batch) // 2
-        self.most = max(1, len(batch) // 2)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

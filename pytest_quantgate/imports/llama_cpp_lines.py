@@ -31,12 +31,13 @@ Section: TypeAlias = Mapping[str, Printed]
 _NUMBER = r"([-+0-9a-zA-Z.#()]{1,40})"
 _PLUS = r" {0,20}(?:±|Â±|┬▒|\+/-|\ufffd{1,3}) {0,20}"
 _LONGEST = 400
+_OTHER_TOOL = "compute_imatrix:"
 _ONE_RUN = "give one log for each run"
 
 _NOISE = re.compile(r"\x1b\[[0-9;]{0,20}m|^[0-9]+\.[0-9]{2}\.[0-9]{3}\.[0-9]{3} [A-Z] ")
 _HEADER = re.compile(r"=+ ?(Perplexity|KL[- ]divergence|Token probability) statistics\b")
 _VALUE = re.compile(rf"(.{{1,60}}?) {{0,40}}: {{0,20}}{_NUMBER} ?%?(?:{_PLUS}{_NUMBER})? ?%?")
-_DELTA = re.compile(r"(\S+) \S{1,6}p")
+_DELTA = re.compile(r"^(\S+) \S{1,6}p$")
 _FINAL = re.compile(rf"Final estimate: PPL {{0,4}}= {{0,4}}{_NUMBER}(?:{_PLUS}{_NUMBER})?")
 _CHUNK = re.compile(rf"\[([0-9]{{1,9}})\]{_NUMBER},")
 _STARTED = re.compile(
@@ -83,10 +84,13 @@ def parsed(source: Source, labels: Collection[str]) -> Log:
     """Read a log; of its sections, only these labels.
 
     Raises:
-        UsageError: the file cannot be read, has the results of two runs, or a word where a number belongs.
+        UsageError: the file cannot be read, is of another tool, has the results of two runs, or a word where a number
+            belongs.
 
     """
     text = source.text()
+    if _OTHER_TOOL in text:
+        raise source.foreign("it is of llama-imatrix, which scores other tokens")
     lines = [_NOISE.sub("", line).rstrip() for line in text.splitlines() if len(line) <= _LONGEST]
     chunks, n_ctx = _size(source, lines)
     finals = [Printed(*_numbers(source, found)) for found in _FINAL.findall(text)]

@@ -24,6 +24,7 @@ LARGEST = 256 << 20
 
 _MEMBERS = 1 << 24
 _LONGEST = 40
+_MANY = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +188,10 @@ class Node:
         return found
 
     def count(self) -> int:
-        """Return a whole number of at least 0; 5.0 is one."""
+        """Return a whole number from 0 to 2**32; 5.0 is one."""
         found = self.number()
-        if found < 0 or found != int(found):
-            raise self.wrong("a whole number of at least 0")
+        if not 0 <= found < _MANY or found != int(found):
+            raise self.wrong("a whole number from 0 to 2**32")
         return int(found)
 
     def _at(self, key: str) -> str:

@@ -226,11 +226,14 @@ def _loaded(name: str, included: str, places: Mapping[str, str]) -> list[Any]:
             return list(manager.load([name])["tasks"].values())
     except ImportError as error:
         raise NotMeasurableError(f"lm_eval({name!r}): {_said(error)}") from error
-    except network.connection_errors(ValueError, RuntimeError, KeyError) as error:
-        reason = f"{obstacle}, and the local cache lacks it: {_said(error)}" if obstacle else _said(error)
+    # a task is anybody's YAML and Python: what it raises is told, not guessed
+    except Exception as error:
+        said = f"lm_eval({name!r}) cannot be loaded"
+        if not obstacle:
+            raise UsageError(f"{said} ({_said(error)}); look at its YAML and its data set") from error
         raise UsageError(
-            f"lm_eval({name!r}): its data cannot be had ({reason}); run it once while the hub is reachable, "
-            f"or write a task over a local file and set {PLACE} include_path"
+            f"{said} ({obstacle}, so that only cached and local data serve: {_said(error)}); run it once while the "
+            f"hub is reachable, or write a task over a local file and set {PLACE} include_path"
         ) from error
 
 
@@ -297,12 +300,12 @@ def _check_data(task: Any, places: Mapping[str, Any]) -> None:
     named = [path] if path not in BUILDERS and (Path(places["root"]) / path).exists() else []
     if path in BUILDERS:
         named = [text for key in ("data_files", "data_dir") for text in _texts(options.get(key))]
-    home = Path(places["include_path"] or places["root"]).resolve()
+    home = Path(places["include_path"]).resolve() if places["include_path"] else None
     for text in named:
-        if "://" not in text and not (Path(places["root"]) / text).resolve().is_relative_to(home):
-            raise ConfigError(
-                f"lm_eval({task.task_name!r}): its data {text} must lie in include_path, {home}"
-            )
+        there = (Path(places["root"]) / text).resolve()
+        if "://" not in text and not (home and there.is_relative_to(home)):
+            where = f"include_path, {home}" if home else f"a folder that {PLACE} include_path names"
+            raise ConfigError(f"lm_eval({task.task_name!r}): its data {text} must lie in {where}")
 
 
 def _texts(value: Any) -> list[str]:
@@ -353,6 +356,7 @@ def _run(model: Model, tasks: Sequence[Any], protocol: Protocol, progress: Progr
             num_fewshot=None if protocol["shots"] < 0 else protocol["shots"],
             limit=protocol["limit"] or None,
             bootstrap_iters=0,
+            task_manager=_manager(dict(protocol.places)["include_path"], protocol["include"]),
             apply_chat_template=protocol["chat"],
         )
     # a task is anybody's code, and a third party's failure is no mistake of this package
@@ -374,7 +378,9 @@ def _count(runner: Any, progress: Progress) -> None:
 
     def begun(method: Callable[..., Any], requests: Sequence[Any], **options: Any) -> Any:
         counts.update(done=0, total=len(requests))
-        return method(requests, **{**options, "disable_tqdm": True})
+        found = method(requests, **{**options, "disable_tqdm": True})
+        progress(len(requests), len(requests))
+        return found
 
     def counted(method: Callable[..., Any], *given: Any, **options: Any) -> Any:
         found = method(*given, **options)
@@ -478,11 +484,5 @@ def _expected(sample: Mapping[str, Any]) -> str:
 
 
 def _remarks(asked: str, shots: Mapping[str, int], wanted: int, names: Sequence[str]) -> list[Json]:
-    kept = [name for name in names if wanted >= 0 and shots[name] != wanted]
-    return (
-        [
-            f"lm_eval({asked!r}): {', '.join(kept[:3])} fixes its number of shots at 0; shots = {wanted} was not used"
-        ]
-        if kept
-        else []
-    )
+    kept = ", ".join([name for name in names if shots[name] != wanted][:3]) if wanted >= 0 else ""
+    return [f"lm_eval({asked!r}): {kept} fixes its shots at 0; shots = {wanted} was not used"] if kept else []

@@ -60,7 +60,9 @@ class Box:
         unsafe: bool = False,
     ) -> None:
         if layers not in {"all", "floor"} or workers < 0:
-            raise ValueError(f"layers must be 'all' or 'floor' and workers at least 0, not {layers!r} and {workers}")
+            raise ValueError(
+                f"layers must be 'all' or 'floor' and workers at least 0, not {layers!r} and {workers}"
+            )
         self.limits = limits
         self.facts: dict[str, Any] = {}
         self._workers = workers or _cores()
@@ -77,7 +79,9 @@ class Box:
 
         """
         if not hasattr(os, "fork"):
-            raise NotMeasurableError(f"programs cannot be run on {sys.platform}: it has no fork; use Linux, e.g. WSL 2")
+            raise NotMeasurableError(
+                f"programs cannot be run on {sys.platform}: it has no fork; use Linux, e.g. WSL 2"
+            )
         from pytest_quantgate.sandbox import canaries  # noqa: PLC0415  posix only
         from pytest_quantgate.sandbox.dispatch import Dispatch, Worker  # noqa: PLC0415
 

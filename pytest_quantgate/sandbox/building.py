@@ -1,10 +1,10 @@
 """What the zygote does: it fills its memory, builds the box around itself, and forks the keepers.
 
-    zygote          waits until the parent is gone, then ends everything
-    └── first       number 1 of the process namespace: it behind all walls; collects the dead
-        └── keeper  one for each worker; forks pairs
-            ├── guest   runs a program   (+ the floor)
-            └── judge   runs its check   (+ the floor)
+zygote          waits until the parent is gone, then ends everything
+└── first       number 1 of the process namespace: it behind all walls; collects the dead
+    └── keeper  one for each worker; forks pairs
+        ├── guest   runs a program   (+ the floor)
+        └── judge   runs its check   (+ the floor)
 """
 
 from __future__ import annotations

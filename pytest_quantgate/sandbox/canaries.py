@@ -60,7 +60,12 @@ CONTROLS = (
         )
     ),
     Proof(
-        Program("control: a wrong program", "def f():\n    return 1\n", "f", "def check(c):\n    assert c() == 2\n"),
+        Program(
+            "control: a wrong program",
+            "def f():\n    return 1\n",
+            "f",
+            "def check(c):\n    assert c() == 2\n",
+        ),
         passes=False,
     ),
 )
@@ -96,7 +101,7 @@ CANARIES = (
         Program(
             "canary: writes to every descriptor and leaves",
             "import os\ndef attempt():\n    for at in range(256):\n        try:\n"
-            "            os.write(at, b'\\x13\\0\\0\\0{\"passed\":true,\"nonce\":0}')\n"
+            '            os.write(at, b\'\\x13\\0\\0\\0{"passed":true,"nonce":0}\')\n'
             "        except OSError:\n            pass\n    os._exit(0)\n",
             "attempt",
             _CHECK,

@@ -32,7 +32,6 @@ _VERDICT = 16_384
 _REASON = 300
 _HEADER = 4
 _READ = selectors.EVENT_READ
-_BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
 
 
 @dataclass(slots=True, eq=False)
@@ -182,34 +181,43 @@ class Dispatch:
         job = {"nonce": run.nonce, "check": program.check, "entry_point": program.entry_point}
         run.unsent[pair.judge] = memoryview(protocol.pack(job | {"helpers": program.helpers}))
         run.unsent[pair.guest] = memoryview(protocol.pack({"source": program.source}))
-        for end in (pair.judge, pair.guest):
+        for end in (pair.guest, pair.judge):
             end.setblocking(False)
-            self._selector.register(end, _BOTH, (self._serve, run, end))
-            self._serve(run, end, selectors.EVENT_WRITE)
+            self._write(run, end)
 
     def _serve(self, run: _Run, end: socket.socket, events: int) -> None:
         """Send what is left to send, and read what the judge says."""
-        if run.pair.number not in self._runs:  # ended by another event of the same turn
+        if end.fileno() < 0:  # ended by another event of the same turn
             return
-        if events & selectors.EVENT_WRITE and end in run.unsent:
+        if events & selectors.EVENT_WRITE:
             self._write(run, end)
         if events & _READ and end is run.pair.judge:
             self._read(run)
 
     def _write(self, run: _Run, end: socket.socket) -> None:
+        left = run.unsent[end]
         try:
-            run.unsent[end] = run.unsent[end][end.send(run.unsent[end]) :]
+            left = left[end.send(left) :]
         except BlockingIOError:
-            return
+            pass
         except OSError:  # it died; the judge says so, or its silence does
-            run.unsent[end] = memoryview(b"")
-        if not run.unsent[end]:
-            del run.unsent[end]
-            if end is run.pair.judge:
-                self._selector.modify(end, _READ, (self._serve, run, end))
-            else:
+            left = left[:0]
+        run.unsent[end] = left
+        self._listen(
+            run, end, (_READ if end is run.pair.judge else 0) | (selectors.EVENT_WRITE if left else 0)
+        )
+
+    def _listen(self, run: _Run, end: socket.socket, events: int) -> None:
+        """Wait for events of one end; let go of it if there are none to wait for."""
+        known = self._selector.get_map().get(end)
+        if not known and events:
+            self._selector.register(end, events, (self._serve, run, end))
+        elif known and events:
+            self._selector.modify(end, events, known.data)
+        else:
+            if known:
                 self._selector.unregister(end)
-                end.close()
+            end.close()
 
     def _read(self, run: _Run) -> None:
         try:

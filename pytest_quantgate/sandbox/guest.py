@@ -32,12 +32,13 @@ def run(job: int, calls: int) -> NoReturn:
 
 def work(job: int, calls: int) -> None:
     """Do what `run` says, without ending the process."""
+    wire = protocol.Wire(calls)
     try:
-        asked = protocol.receive(job)
+        asked = protocol.Wire(job).receive()
         os.close(job)
-        _serve(calls, _program(asked["source"]))
+        _serve(wire, _program(asked["source"]))
     except BaseException as error:  # noqa: BLE001  SystemExit of the program among them
-        _say(calls, _raised(error))
+        _say(wire, _raised(error))
 
 
 def _program(source: str) -> dict[str, Any]:
@@ -48,17 +49,17 @@ def _program(source: str) -> dict[str, Any]:
     return module.__dict__
 
 
-def _serve(calls: int, names: dict[str, Any]) -> None:
+def _serve(calls: protocol.Wire, names: dict[str, Any]) -> None:
     _say(calls, ["ready", {name: _kind(value) for name, value in list(names.items())[:_NAMES]}])
     while True:
         try:
-            _, name, arguments, keywords = protocol.receive(calls)
+            _, name, arguments, keywords = calls.receive()
         except (EOFError, OSError):
             return
         _answer(calls, names[name], protocol.decode(arguments), protocol.decode(keywords))
 
 
-def _answer(calls: int, function: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
+def _answer(calls: protocol.Wire, function: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
     try:
         answer = ["returned", protocol.encode(function(*arguments, **keywords))]
     except Exception as error:  # noqa: BLE001  it belongs to whoever called
@@ -66,11 +67,11 @@ def _answer(calls: int, function: Any, arguments: list[Any], keywords: dict[str,
     _say(calls, answer)
 
 
-def _say(calls: int, message: list[Any]) -> None:
+def _say(calls: protocol.Wire, message: list[Any]) -> None:
     try:
-        protocol.send(calls, message)
+        calls.send(message)
     except protocol.ProtocolError as error:
-        protocol.send(calls, ["raised", "ValueError", f"the answer is {error}"])
+        calls.send(["raised", "ValueError", f"the answer is {error}"])
 
 
 def _kind(value: Any) -> str:

@@ -35,7 +35,7 @@ class _Guest:
     """The other end of the wire."""
 
     def __init__(self, calls: int) -> None:
-        self._calls = calls
+        self._wire = protocol.Wire(calls)
         self.names: dict[str, str] = {}
         self.fault = ""
 
@@ -67,7 +67,7 @@ class _Guest:
         except protocol.ProtocolError as error:
             raise TypeError(f"an argument of the check: {error}") from None
         try:
-            protocol.send(self._calls, asked)
+            self._wire.send(asked)
         except OSError:
             raise self._broken(LOST) from None
         kind, *rest = self._received()
@@ -80,7 +80,7 @@ class _Guest:
 
     def _received(self) -> list[Any]:
         try:
-            found = protocol.receive(self._calls)
+            found = self._wire.receive()
         except (EOFError, OSError):
             raise self._broken(LOST) from None
         except protocol.ProtocolError as error:
@@ -102,12 +102,13 @@ def run(verdict: int, calls: int) -> NoReturn:
 
 def work(verdict: int, calls: int) -> None:
     """Do what `run` says, without ending the process."""
-    job = protocol.receive(verdict, _JOB)
+    wire = protocol.Wire(verdict, _JOB)
+    job = wire.receive()
     nonce, guest = job.pop("nonce"), _Guest(calls)
     reason = _judged(guest, **job)
     if guest.fault:  # whatever the check made of it: a bare except must not turn it into a pass
         reason = guest.fault
-    protocol.send(verdict, {"nonce": nonce, "reason": reason[:_LONGEST]})
+    wire.send({"nonce": nonce, "reason": reason[:_LONGEST]})
 
 
 def _judged(guest: _Guest, check: str, entry_point: str, helpers: str) -> str:

@@ -28,7 +28,20 @@ from typing import NoReturn
 
 from pytest_quantgate.sandbox import guest, judge, kernel, walls
 
-__all__ = ["ANSWER", "BUSY", "DEAD", "END", "FORK", "GO", "IDLE", "PAIR", "REQUEST", "SPENT", "TELL", "Keeper"]
+__all__ = [
+    "ANSWER",
+    "BUSY",
+    "DEAD",
+    "END",
+    "FORK",
+    "GO",
+    "IDLE",
+    "PAIR",
+    "REQUEST",
+    "SPENT",
+    "TELL",
+    "Keeper",
+]
 
 REQUEST, ANSWER = struct.Struct("<cId"), struct.Struct("<cIiid")
 FORK, GO, END, TELL = b"F", b"G", b"E", b"T"

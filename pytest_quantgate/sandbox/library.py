@@ -123,7 +123,9 @@ def preload() -> None:
     warnings.simplefilter("ignore")
     sys.modules["_hashlib"] = None  # type: ignore[assignment]  OpenSSL: Python's own hashes are smaller to fork
     for name in (*_EXTENSIONS, *_PURE):
-        with contextlib.suppress(ImportError):  # which extensions there are depends on version and installation
+        with contextlib.suppress(
+            ImportError
+        ):  # which extensions there are depends on version and installation
             importlib.import_module(name)
     del sys.modules["_hashlib"]
 

@@ -20,7 +20,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["DEPTH", "FRAME", "ProtocolError", "decode", "encode", "pack", "receive", "send"]
+__all__ = ["DEPTH", "FRAME", "ProtocolError", "Wire", "decode", "encode", "pack"]
 
 FRAME = 4 * 2**20
 """The longest frame that is read, in bytes."""
@@ -30,7 +30,7 @@ DEPTH = 100
 _HEADER = 4
 _SMALL = 2**63
 _written = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_PIECE = 2**20
+_PIECE = 2**16
 
 
 class ProtocolError(Exception):
@@ -83,49 +83,70 @@ def pack(message: object) -> bytes:
     return len(body).to_bytes(_HEADER, "little") + body
 
 
-def send(descriptor: int, message: object) -> None:
-    """Write one message.
+class Wire:
+    """One end of a connection: messages of JSON's own types, one frame each.
 
-    Raises:
-        ProtocolError: it is longer than a frame may be.
-        OSError: nobody reads any more.
-
-    """
-    frame = pack(message)
-    if len(frame) - _HEADER > FRAME:
-        raise ProtocolError(f"longer than {FRAME:,} bytes")
-    view = memoryview(frame)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def receive(descriptor: int, limit: int = FRAME) -> Any:
-    """Read one message; wait for it.
-
-    Raises:
-        EOFError: the other side is gone.
-        ProtocolError: what came is too long or no JSON.
-        OSError: the descriptor cannot be read.
+    Args:
+        descriptor: what is read and written.
+        limit: the longest frame that is read, in bytes.
 
     """
-    length = int.from_bytes(_exactly(descriptor, _HEADER), "little")
-    if length > limit:
-        raise ProtocolError(f"longer than {limit:,} bytes")
-    try:
-        return json.loads(_exactly(descriptor, length))
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"no JSON ({type(error).__name__})") from error
 
+    def __init__(self, descriptor: int, limit: int = FRAME) -> None:
+        self._descriptor = descriptor
+        self._limit = limit
+        self._heard = b""
 
-def _exactly(descriptor: int, length: int) -> bytes:
-    pieces = []
-    while length:
-        piece = os.read(descriptor, min(length, _PIECE))
+    def send(self, message: object) -> None:
+        """Write one message.
+
+        Raises:
+            ProtocolError: it is longer than a frame may be.
+            OSError: nobody reads any more.
+
+        """
+        frame = pack(message)
+        if len(frame) - _HEADER > FRAME:
+            raise ProtocolError(f"longer than {FRAME:,} bytes")
+        sent = os.write(self._descriptor, frame)
+        while sent < len(frame):
+            sent += os.write(self._descriptor, memoryview(frame)[sent : sent + _PIECE])
+
+    def receive(self) -> Any:
+        """Read one message; wait for it.
+
+        Raises:
+            EOFError: the other side is gone.
+            ProtocolError: what came is too long or no JSON.
+            OSError: the descriptor cannot be read.
+
+        """
+        heard = self._heard or self._more(_PIECE)
+        while len(heard) < _HEADER:
+            heard += self._more(_PIECE)
+        end = _HEADER + int.from_bytes(heard[:_HEADER], "little")
+        if end - _HEADER > self._limit:
+            raise ProtocolError(f"longer than {self._limit:,} bytes")
+        if len(heard) < end:
+            heard = self._rest(heard, end)
+        self._heard = heard[end:]
+        try:
+            return json.loads(heard[_HEADER:end])
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"no JSON ({type(error).__name__})") from error
+
+    def _rest(self, heard: bytes, end: int) -> bytes:
+        pieces, have = [heard], len(heard)
+        while have < end:
+            pieces.append(self._more(min(end - have, _PIECE)))
+            have += len(pieces[-1])
+        return b"".join(pieces)
+
+    def _more(self, most: int) -> bytes:
+        piece = os.read(self._descriptor, most)
         if not piece:
             raise EOFError("the other side is gone")
-        pieces.append(piece)
-        length -= len(piece)
-    return b"".join(pieces)
+        return piece
 
 
 def _text(value: str) -> Any:

@@ -29,7 +29,7 @@ def f(xs: List[int], word: str = "") -> Tuple[int, str]:
         total += int(text) * number + len(word.split(" "))
     return total, "".join(reversed(word)).upper()
 '''
-_CHECK = '''
+_CHECK = """
 METADATA = {"author": "nobody"}
 
 def check(candidate):
@@ -37,7 +37,7 @@ def check(candidate):
     assert abs(candidate([4, 2, 3], word="ab c")[0] - 5.0) < 1e-6
     for _ in range(2):
         assert candidate([4, 2, 3], "ab c")[1] == "C BA"
-'''
+"""
 
 
 def rehearse() -> None:
@@ -53,10 +53,10 @@ def rehearse() -> None:
 def _guest(ours: socket.socket, calls: int) -> None:
     for word in ("ab c", "no"):
         arguments = [protocol.encode([[4, 2, 3], word]), protocol.encode({})]
-        protocol.send(ours.fileno(), ["call", "f", *arguments])
+        protocol.Wire(ours.fileno()).send(["call", "f", *arguments])
     ours.shutdown(socket.SHUT_WR)
     reading, writing = os.pipe()
-    protocol.send(writing, {"source": _SOURCE})
+    protocol.Wire(writing).send({"source": _SOURCE})
     os.close(writing)
     guest.work(reading, calls)
 
@@ -64,11 +64,11 @@ def _guest(ours: socket.socket, calls: int) -> None:
 def _judge(ours: socket.socket, calls: int) -> None:
     answer = ["returned", protocol.encode((5, "C BA"))]
     for message in (["ready", {"f": "()", "math": "math"}], answer, answer, answer, answer):
-        protocol.send(ours.fileno(), message)
+        protocol.Wire(ours.fileno()).send(message)
     job = {"check": _CHECK, "entry_point": "f", "helpers": "", "nonce": "0"}
     reading, writing = socket.socketpair()
     with reading, writing:
-        protocol.send(reading.fileno(), job)
+        protocol.Wire(reading.fileno()).send(job)
         judge.work(writing.fileno(), calls)
-        if protocol.receive(reading.fileno())["reason"]:
+        if protocol.Wire(reading.fileno()).receive()["reason"]:
             raise AssertionError("the rehearsal failed")

@@ -113,7 +113,12 @@ def program(machine: str) -> Code:
     if machine not in ARCHITECTURES or sys.byteorder != "little":
         raise OSError(errno.ENOSYS, f"no list of system calls for {machine}")
     column, audit = ARCHITECTURES[machine]
-    head: Code = ((_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, audit), _returned(_KILL), (_LOAD, 0, 0, _NUMBER))
+    head: Code = (
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, audit),
+        _returned(_KILL),
+        (_LOAD, 0, 0, _NUMBER),
+    )
     if column == 0:
         head = (*head, (_AT_LEAST, 0, 1, _X32), _returned(_KILL))
     return (*head, *_search(_intervals(_answers(column))))

@@ -16,7 +16,17 @@ from collections.abc import Callable
 from pytest_quantgate.sandbox import kernel
 from pytest_quantgate.sandbox.programs import Limits
 
-__all__ = ["adopt_orphans", "die_with_parent", "drop_rights", "empty_root", "limit", "limit_program", "namespaces", "offer_to_oom_killer", "works"]
+__all__ = [
+    "adopt_orphans",
+    "die_with_parent",
+    "drop_rights",
+    "empty_root",
+    "limit",
+    "limit_program",
+    "namespaces",
+    "offer_to_oom_killer",
+    "works",
+]
 
 _NAMESPACES = {"ipc": 0x08000000, "net": 0x40000000, "pid": 0x20000000, "uts": 0x04000000}
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
@@ -25,7 +35,10 @@ _READ_ONLY_TMPFS = 0x1 | 0x2 | 0x4 | 0x8  # read-only, no setuid, no devices, no
 _DEATH_SIGNAL, _SUBREAPER, _DUMPABLE, _DROP_BOUND = 1, 36, 4, 24
 _CAPABILITIES_VERSION_3 = 0x20080522
 _NUMBERS = {"pivot_root": {"x86_64": 155, "aarch64": 41}, "capset": {"x86_64": 126, "aarch64": 91}}
-_NOBODIES = (1_879_048_192, 65_533)  # far above what distributions and containers hand out; inside a small map
+_NOBODIES = (
+    1_879_048_192,
+    65_533,
+)  # far above what distributions and containers hand out; inside a small map
 _FILES = 64
 _KILL = 9
 
@@ -139,7 +152,9 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def _mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
+def _mount(
+    source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None
+) -> None:
     _checked(kernel.libc.mount(source, target, kind, ctypes.c_ulong(flags), data), "mount")
 
 

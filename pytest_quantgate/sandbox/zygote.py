@@ -12,7 +12,10 @@ from types import ModuleType
 
 if __name__ == "__main__":
     sandbox = __file__.rpartition("/")[0]
-    for name, folder in (("pytest_quantgate", sandbox.rpartition("/")[0]), ("pytest_quantgate.sandbox", sandbox)):
+    for name, folder in (
+        ("pytest_quantgate", sandbox.rpartition("/")[0]),
+        ("pytest_quantgate.sandbox", sandbox),
+    ):
         package = ModuleType(name)
         package.__path__ = [folder]
         sys.modules[name] = package
