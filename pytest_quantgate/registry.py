@@ -43,6 +43,8 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "gsm8k": "pytest_quantgate.metrics.gsm8k:GSM8K",
         "humaneval": "pytest_quantgate.metrics.humaneval:HUMANEVAL",
         "humaneval_plus": "pytest_quantgate.metrics.humaneval:HUMANEVAL_PLUS",
+        "lm_eval": "pytest_quantgate.metrics.lm_eval:LM_EVAL",
+        "evaluate": "pytest_quantgate.metrics.evaluate:EVALUATE",
         "worst_capability": "pytest_quantgate.metrics.worst:WORST_CAPABILITY",
     },
     "backends": {"transformers": "pytest_quantgate.backends.transformers:load"},

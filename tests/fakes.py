@@ -84,6 +84,8 @@ class FakeModel:
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> np.ndarray:
         """Return the ids of the contents, one after another."""
+        if self._options.get("no_template"):
+            raise ObservationError(f"{self.spec.name}: its tokenizer has no chat template; use plain prompts")
         return self.encode("".join(message["content"] for message in messages))
 
     def decode(self, ids: Sequence[int]) -> str:

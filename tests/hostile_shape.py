@@ -7,7 +7,9 @@ from textwrap import dedent
 from typing import Literal
 
 Kind = Literal["verdict", "files", "secrets", "processes", "network", "resources", "output"]
-Trace = Literal["verdict", "file", "secret", "process", "parent", "connection", "ipc", "output", "reason", "time"]
+Trace = Literal[
+    "verdict", "file", "secret", "process", "parent", "connection", "ipc", "output", "reason", "time"
+]
 
 ENTRY = "entry"
 

@@ -59,8 +59,16 @@ def each(act):
 STARTING = tuple(
     _process(name, _lines(attack), **more)
     for name, attack, more in (
-        ("os_system", "import os\nassert os.system('sleep 8; : {mark} &') is None or 1\nassert os.system(': {mark}') == 0", {"bare": "never"}),
-        ("os_system_daemon", "import os\nassert os.system('(sleep 20; : {mark}) >/dev/null 2>&1 &') == 0", {}),
+        (
+            "os_system",
+            "import os\nassert os.system('sleep 8; : {mark} &') is None or 1\nassert os.system(': {mark}') == 0",
+            {"bare": "never"},
+        ),
+        (
+            "os_system_daemon",
+            "import os\nassert os.system('(sleep 20; : {mark}) >/dev/null 2>&1 &') == 0",
+            {},
+        ),
         ("os_popen", "import os\nassert os.popen('echo {mark}').read()", {}),
         ("subprocess_run", "import subprocess\nsubprocess.run(['true', '{mark}'], check=True)", {}),
         (
@@ -69,7 +77,11 @@ STARTING = tuple(
             {},
         ),
         ("posix_spawn", "import os\nos.posix_spawn('/bin/sleep', ['{mark}', '20'], {})", {}),
-        ("execv", "import os\nos.execv('/bin/sh', ['sh', '-c', 'echo passed; exit 0 # {mark}'])", {"bare": "harmless"}),
+        (
+            "execv",
+            "import os\nos.execv('/bin/sh', ['sh', '-c', 'echo passed; exit 0 # {mark}'])",
+            {"bare": "harmless"},
+        ),
         (
             "execv_then_stays",
             "import os, sys\nos.execv('/bin/sh', ['sh', '-c', 'sleep 20; : {mark}'])",
@@ -165,7 +177,8 @@ for _ in range(200):
         ),
         (
             "libc_clone3",
-            CALLS + "asked = (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)\nif done(libc.syscall(435, asked, 88)) == 0:\n    libc._exit(0)",
+            CALLS
+            + "asked = (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)\nif done(libc.syscall(435, asked, 88)) == 0:\n    libc._exit(0)",
             {},
         ),
         (
@@ -178,7 +191,11 @@ for _ in range(200):
         ("setns", CALLS + "done(libc.setns(os.pidfd_open({pid}), 0x40000000))", {"bare": "harmless"}),
         ("libc_system", CALLS + "assert libc.system(b': {mark}') == 0", {}),
         ("library_constructor", "import ctypes.util\nassert ctypes.util.find_library('c')", {}),
-        ("webbrowser", "import webbrowser\nwebbrowser.register('x', None, webbrowser.BackgroundBrowser(['sleep', '20', '{mark}']))\nassert webbrowser.get('x').open('{mark}')", {}),
+        (
+            "webbrowser",
+            "import webbrowser\nwebbrowser.register('x', None, webbrowser.BackgroundBrowser(['sleep', '20', '{mark}']))\nassert webbrowser.get('x').open('{mark}')",
+            {},
+        ),
     )
 )
 
@@ -222,7 +239,11 @@ each(act)""",
         ("ptrace_seize_parent", "each(lambda process: done(libc.ptrace(0x4206, process, 0, 0)))", {}),
         ("ptrace_me", "done(libc.ptrace(0, 0, 0, 0))", {}),
         ("nice_parent", "each(lambda process: os.setpriority(os.PRIO_PROCESS, process, 19))", {}),
-        ("affinity_parent", "each(lambda process: os.sched_setaffinity(process, [min(os.sched_getaffinity(process))]))", {}),
+        (
+            "affinity_parent",
+            "each(lambda process: os.sched_setaffinity(process, [min(os.sched_getaffinity(process))]))",
+            {},
+        ),
         (
             "scheduler_parent",
             "each(lambda process: os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0)))",
@@ -265,7 +286,11 @@ assert hit""",
             "each(lambda process: open('/proc/%d/oom_score_adj' % process, 'w').write('900'))",
             {},
         ),
-        ("memory_of_parent_written", "each(lambda process: open('/proc/%d/mem' % process, 'r+b').close())", {}),
+        (
+            "memory_of_parent_written",
+            "each(lambda process: open('/proc/%d/mem' % process, 'r+b').close())",
+            {},
+        ),
         ("session_of_parent", "each(lambda process: os.setpgid(process, process))", {"bare": "harmless"}),
         (
             "core_pattern",
@@ -275,10 +300,22 @@ assert hit""",
         ("setuid_root", "os.setresuid(1, 2, 3)", {"bare": "harmless"}),
         ("host_name", "import socket\nsocket.sethostname(socket.gethostname())", {"bare": "harmless"}),
         ("own_cpu_limit_raised", "resource.setrlimit(resource.RLIMIT_CPU, (-1, -1))", {"bare": "harmless"}),
-        ("dumpable_again", "done(libc.prctl(4, 1, 0, 0, 0))\nassert open('/proc/self/environ').read() is not None", {}),
+        (
+            "dumpable_again",
+            "done(libc.prctl(4, 1, 0, 0, 0))\nassert open('/proc/self/environ').read() is not None",
+            {},
+        ),
         ("subreaper", "done(libc.prctl(36, 1, 0, 0, 0))", {}),
-        ("terminal_input", "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSTI, b'x')", {"bare": "harmless"}),
-        ("terminal_window", "import fcntl, termios\nfcntl.ioctl(0, termios.FIONREAD, bytes(4))", {"bare": "harmless"}),
+        (
+            "terminal_input",
+            "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSTI, b'x')",
+            {"bare": "harmless"},
+        ),
+        (
+            "terminal_window",
+            "import fcntl, termios\nfcntl.ioctl(0, termios.FIONREAD, bytes(4))",
+            {"bare": "harmless"},
+        ),
     )
 )
 
@@ -288,7 +325,11 @@ SHARED = tuple(
         ("shared_memory_sysv", "done(libc.shmget({key}, 4096, 0o1600))", "bites"),
         ("semaphore_sysv", "done(libc.semget({key}, 1, 0o1600))", "bites"),
         ("message_queue_sysv", "done(libc.msgget({key}, 0o1600))", "bites"),
-        ("shared_memory_posix", "from multiprocessing.shared_memory import SharedMemory\nSharedMemory('{mark}', True, 64)", "bites"),
+        (
+            "shared_memory_posix",
+            "from multiprocessing.shared_memory import SharedMemory\nSharedMemory('{mark}', True, 64)",
+            "bites",
+        ),
         ("message_queue_posix", "done(libc.syscall(240, b'{mark}', 0o102, 0o600, None))", "bites"),
         ("keyring", "done(libc.syscall(248, b'user', b'{mark}', b'x', 1, -3))", "bites"),
         ("perf_event", "done(libc.syscall(298, (ctypes.c_uint32 * 32)(1, 112), 0, -1, -1, 0))", "harmless"),
@@ -316,25 +357,49 @@ PACKETS = tuple(
             {},
         ),
         ("multipath_tcp", "import socket\nsocket.socket(2, 1, 262).connect(('127.0.0.1', {port}))", {}),
-        ("http", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}/{mark}', timeout=1)", {}),
+        (
+            "http",
+            "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:{port}/{mark}', timeout=1)",
+            {},
+        ),
         ("udp", "import socket\nsocket.socket(2, 2).sendto(b'{mark}', ('127.0.0.1', {udp}))", {}),
-        ("udp_connected", "import socket\ns = socket.socket(2, 2)\ns.connect(('127.0.0.1', {udp}))\ns.send(b'{mark}')", {}),
-        ("udp_outside", "import socket\nsocket.socket(2, 2).connect(('192.0.2.1', 53))", {"bare": "harmless"}),
+        (
+            "udp_connected",
+            "import socket\ns = socket.socket(2, 2)\ns.connect(('127.0.0.1', {udp}))\ns.send(b'{mark}')",
+            {},
+        ),
+        (
+            "udp_outside",
+            "import socket\nsocket.socket(2, 2).connect(('192.0.2.1', 53))",
+            {"bare": "harmless"},
+        ),
         ("udp_lite", "import socket\nsocket.socket(2, 2, 136).bind(('127.0.0.1', 0))", {"bare": "harmless"}),
         ("unix_path", "import socket\ns = socket.socket(1)\ns.connect('{unix}')\ns.sendall(b'{mark}')", {}),
         ("unix_datagram", "import socket\nsocket.socket(1, 2).bind('{canary}/socket')", {"trace": "file"}),
-        ("unix_abstract", "import socket\ns = socket.socket(1)\ns.connect('\\0{abstract}')\ns.sendall(b'{mark}')", {}),
+        (
+            "unix_abstract",
+            "import socket\ns = socket.socket(1)\ns.connect('\\0{abstract}')\ns.sendall(b'{mark}')",
+            {},
+        ),
         ("listens", "import socket\ns = socket.socket()\ns.bind(('127.0.0.1', 0))\ns.listen()", {}),
         ("listens_http", "import http.server\nhttp.server.HTTPServer(('127.0.0.1', 0), None)", {}),
         ("netlink", "import socket\nsocket.socket(16, 3, 0).bind((0, 0))", {}),
         ("interfaces", "import socket\nassert socket.if_nameindex()", {}),
-        ("raw_icmp", "import socket\nsocket.socket(2, 3, 1).sendto(bytes(64), ('127.0.0.1', 0))", {"bare": "harmless"}),
+        (
+            "raw_icmp",
+            "import socket\nsocket.socket(2, 3, 1).sendto(bytes(64), ('127.0.0.1', 0))",
+            {"bare": "harmless"},
+        ),
         ("ping", "import socket\nsocket.socket(2, 2, 1).connect(('127.0.0.1', 0))", {"bare": "harmless"}),
         ("packet", "import socket\nsocket.socket(17, 3, 0)", {"bare": "harmless"}),
         ("vsock", "import socket\nsocket.socket(40, 1).bind((0xFFFFFFFF, 0xFFFFFFFF))", {"bare": "harmless"}),
         ("alg", "import socket\nsocket.socket(38, 5).bind(('hash', 'sha256'))", {"bare": "harmless"}),
         ("sctp", "import socket\nsocket.socket(2, 1, 132)", {"bare": "harmless"}),
-        ("bluetooth_and_others", "import socket\nfor family in (31, 29, 44, 9, 15):\n    try:\n        socket.socket(family, 3)\n        break\n    except OSError:\n        pass\nelse:\n    raise OSError", {"bare": "harmless"}),
+        (
+            "bluetooth_and_others",
+            "import socket\nfor family in (31, 29, 44, 9, 15):\n    try:\n        socket.socket(family, 3)\n        break\n    except OSError:\n        pass\nelse:\n    raise OSError",
+            {"bare": "harmless"},
+        ),
         ("dns", "import socket\nassert socket.getaddrinfo('localhost', 80)", {}),
         ("dns_outside", "import socket\nassert socket.gethostbyname('example.org')", {"bare": "harmless"}),
         (
@@ -342,7 +407,11 @@ PACKETS = tuple(
             "import asyncio\nasync def reach():\n    await asyncio.open_connection('127.0.0.1', {port})\nasyncio.run(reach())",
             {},
         ),
-        ("ssl", "import ssl, socket\nsocket.create_connection(('127.0.0.1', {port}), 1)\nssl.create_default_context()", {}),
+        (
+            "ssl",
+            "import ssl, socket\nsocket.create_connection(('127.0.0.1', {port}), 1)\nssl.create_default_context()",
+            {},
+        ),
         (
             "connection_of_multiprocessing",
             "from multiprocessing.connection import Listener\nListener(family='AF_UNIX').close()",
@@ -388,7 +457,12 @@ CAUGHT = tuple(
         expected="no trace",
     )
     for name, kind, trace, statement in (
-        ("system", "processes", "process", "__import__('os').system('(sleep 20; : {mark}) >/dev/null 2>&1 &')"),
+        (
+            "system",
+            "processes",
+            "process",
+            "__import__('os').system('(sleep 20; : {mark}) >/dev/null 2>&1 &')",
+        ),
         (
             "tcp",
             "network",

@@ -9,6 +9,7 @@ import os
 import secrets
 import selectors
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from hostile_programs import HOSTILE
 HERE = Path(__file__).resolve().parent
 NOBODY = 65534
 SECONDS = 1.0
-PATIENCE = 400.0
+PATIENCE, BARE_PATIENCE = 400.0, 10.0
 SCATTERED = ("/tmp", "/var/tmp", "/dev/shm", "/")
 IPC = ("shm", "sem", "msg")
 
@@ -36,45 +37,55 @@ class Watch:
         self.secret = "qgsecret-" + secrets.token_hex(16)
         self.canaries, self.home, self.cwd = (root / name for name in ("canaries", "home", "cwd"))
         self.listeners = Listeners(root / "socket", self.run + "-abstract")
+        self.key = secrets.randbelow(2**31 - 2 - len(HOSTILE)) + 1  # one for each program from here on
         self._build()
         self.places = {
             **self.listeners.places,
             "home": str(self.home),
             "cwd": str(self.cwd),
-            "key": str(secrets.randbelow(2**31 - 2) + 1),
             "digest": hashlib.sha256(self.secret.encode()).hexdigest(),
         }
         self.before = self.snapshot()
 
-    def judge(self, python: str, layers: str, name: str = "") -> dict[str, Any]:
+    def judge(self, python: str, layers: str) -> dict[str, Any]:
         """Have the programs judged in a process of its own; return what it saw, and the traces that we see."""
+        self.prepare(layers)
+        return {**self.saw(python), **self.seen()}
+
+    def prepare(self, layers: str) -> None:
+        """Write down how programs are to be judged."""
         setting = self.root / "setting.json"
-        result = self.root / "results" / "result"
         setting.write_text(
             json.dumps(
                 {
                     "run": self.run,
                     "canaries": str(self.canaries),
                     "places": self.places,
+                    "key": self.key,
                     "layers": layers,
                     "seconds": SECONDS,
-                    "result": str(result),
+                    "result": str(self.root / "results" / "result"),
                 }
             )
         )
         setting.chmod(0o644)
-        said = self._run([python, "-B", str(HERE / "hostile_judge.py"), str(setting), self.secret, *filter(None, [name])])
-        written = Path(str(result) + name)
+
+    def saw(self, python: str, name: str = "") -> dict[str, Any]:
+        """Have the programs, or the named one without a box, judged; return what that process saw."""
+        setting = self.root / "setting.json"
+        command = [python, "-B", str(HERE / "hostile_judge.py"), str(setting), self.secret]
+        said = self._run(command + [name] * bool(name), BARE_PATIENCE if name else PATIENCE)
+        written = self.root / "results" / f"result{name}"
         if not written.exists():
-            return {"died": said, **self.seen()}
-        return {**json.loads(written.read_text()), "output": said, **self.seen()}
+            return {"died": said}
+        return {**json.loads(written.read_text()), "output": said}
 
     def seen(self) -> dict[str, list[str]]:
         """Return what programs left behind, as `trace: what and where`."""
         return {
             "files": changed(self.before, self.snapshot()),
             "scattered": self._scattered(),
-            "connections": [text for text in self.listeners.heard],
+            "connections": list(self.listeners.heard),
             "processes": self._marked(),
             "ipc": self._shared(),
         }
@@ -108,9 +119,14 @@ class Watch:
             if os.geteuid() == 0 and path != self.root and not path.is_socket():
                 os.chown(path, self.user, self.user)
 
-    def _run(self, command: list[str]) -> str:
+    def _run(self, command: list[str], patience: float) -> str:
         """Run a command as the user that is to be tested; return what it printed, and how it ended if badly."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "HF_TOKEN": self.secret, "QG_SECRET": self.secret}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "HF_TOKEN": self.secret,
+            "QG_SECRET": self.secret,
+        }
         dropped: dict[str, Any] = {}
         if os.geteuid() != self.user:
             dropped = {"user": self.user, "group": self.user, "extra_groups": []}
@@ -125,11 +141,13 @@ class Watch:
             **dropped,
         )
         try:
-            said = process.communicate(timeout=PATIENCE)[0].decode("utf-8", "replace")
+            said = process.communicate(timeout=patience)[0].decode("utf-8", "replace")
         except subprocess.TimeoutExpired:
             state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-            process.kill()
-            said = process.communicate()[0].decode("utf-8", "replace") + f"hung in state {state} and was killed"
+            said = f"hung in state {state} and was killed"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
         return said + (f"\nended with {process.returncode}" if process.returncode else "")
 
     def _scattered(self) -> list[str]:
@@ -137,7 +155,7 @@ class Watch:
         found = []
         for folder in SCATTERED:
             with contextlib.suppress(OSError):
-                found += [f"{folder}/{name}" for name in os.listdir(folder) if self.run in name]
+                found += [f"{folder}/{name}" for name in os.listdir(folder) if self.run in name]  # noqa: PTH208
         return found
 
     def _marked(self) -> list[str]:
@@ -152,13 +170,14 @@ class Watch:
         return found
 
     def _shared(self) -> list[str]:
-        """Return System V objects with this run's key."""
+        """Return System V objects with one of this run's keys."""
         found = []
         for kind in IPC:
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/sysvipc/{kind}").read_text().splitlines()[1:]:
-                    if line.split()[0] == self.places["key"]:
-                        found.append(f"{kind}: {line}")
+                    place = int(line.split()[0]) - self.key
+                    if 0 <= place < len(HOSTILE):
+                        found.append(f"{HOSTILE[place].name}: {kind} {line.split()[0]}")
         return found
 
     def close(self) -> None:
@@ -167,10 +186,10 @@ class Watch:
         for path in self._scattered():
             with contextlib.suppress(OSError):
                 shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
-        for kind in IPC:
-            if any(one.startswith(kind) for one in self._shared()):
-                flag = {"shm": "-M", "sem": "-S", "msg": "-Q"}[kind]
-                subprocess.run(["ipcrm", flag, self.places["key"]], check=False)
+        for shared in self._shared():
+            _, kind, key = shared.split()
+            flag = {"shm": "-M", "sem": "-S", "msg": "-Q"}[kind]
+            subprocess.run(["ipcrm", flag, key], check=False)
 
 
 class Listeners:
@@ -258,7 +277,11 @@ def interpreter(user: int) -> str:
         if os.geteuid() != user:
             dropped = {"user": user, "group": user, "extra_groups": []}
         with contextlib.suppress(OSError):
-            tried = [python, "-c", f"import os, sys; sys.path.insert(0, {str(HERE)!r}); import hostile_programs"]
+            tried = [
+                python,
+                "-c",
+                f"import os, sys; sys.path.insert(0, {str(HERE)!r}); import hostile_programs",
+            ]
             if subprocess.run(tried, check=False, capture_output=True, cwd="/", **dropped).returncode == 0:
                 return python
     return ""

@@ -56,7 +56,10 @@ def write_lines(file: Path, rows: list[dict[str, Any]]) -> Path:
 def sums(count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Return worked questions."""
     return [
-        {"question": f"What is {n} and {n + 1} together?", "answer": f"{n} + {n + 1} = {2 * n + 1}\n#### {2 * n + 1}"}
+        {
+            "question": f"What is {n} and {n + 1} together?",
+            "answer": f"{n} + {n + 1} = {2 * n + 1}\n#### {2 * n + 1}",
+        }
         for n in range(seed, seed + count)
     ]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
 import task_data
+
 from pytest_quantgate import metrics, options
 from pytest_quantgate.metrics import own
 from pytest_quantgate.metrics.corpus import Corpus

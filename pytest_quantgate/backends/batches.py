@@ -64,8 +64,9 @@ class Budget:
 
     def _shrink(self, batch: Sequence[_T], cost: Callable[[Sequence[_T]], int], error: Exception) -> None:
         if len(batch) == 1:
+            said = (str(error).splitlines() or ["out of memory"])[0][:120]
             raise ObservationError(
-                f"not even one row fits the memory ({str(error).splitlines()[0][:120]}); shorten the prompts"
+                f"not even one row fits the memory ({said}); shorten the prompts"
             ) from error
         self.amount = cost(batch) // 2
         gc.collect()

@@ -91,9 +91,11 @@ def parsed(source: Source, labels: Collection[str]) -> Log:
     text = source.text()
     if _OTHER_TOOL in text:
         raise source.foreign("it is of llama-imatrix, which scores other tokens")
-    lines = [_NOISE.sub("", line).rstrip() for line in text.splitlines() if len(line) <= _LONGEST]
+    # the number at the end of a file that is cut short may have lost digits
+    whole = text if text.endswith(("\n", "%")) else text[: text.rfind("\n") + 1]
+    lines = [_NOISE.sub("", line).rstrip() for line in whole.splitlines() if len(line) <= _LONGEST]
     chunks, n_ctx = _size(source, lines)
-    finals = [Printed(*_numbers(source, found)) for found in _FINAL.findall(text)]
+    finals = [Printed(*_numbers(source, found)) for found in _FINAL.findall(whole)]
     if len(finals) > 1:
         raise source.broken(f"it has {len(finals)} final estimates", _ONE_RUN)
     return Log(

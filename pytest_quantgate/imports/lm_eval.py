@@ -53,8 +53,9 @@ def read(path: Path, extra_files: tuple[Path, ...]) -> list[Imported]:
     """
     root = Source(path, "result of lm-eval", _ADVICE).json()
     entries = _entries(root)
-    samples = logged(extra_files, [name for name in entries if not _leaves(root, name)], _filters(entries))
-    file = _File(root, entries, samples)
+    children = _children(root)
+    tasks = [name for name in entries if not children.get(name)]
+    file = _File(root, entries, children, logged(extra_files, tasks, _filters(entries)))
     found, skipped = [], []
     for name, entry in entries.items():
         for key, value in _metrics(entry):
@@ -93,24 +94,26 @@ def _filters(entries: Mapping[str, Node]) -> dict[str, set[str]]:
     return {name: {key.filter for key, _ in _metrics(entry)} for name, entry in entries.items()}
 
 
-def _leaves(root: Node, name: str) -> list[str]:
-    """Return the tasks of a group, those of its groups included; none for a task."""
+def _children(root: Node) -> dict[str, list[str]]:
+    """Return what is directly below each group; nothing is below a task."""
     groups = root.get("group_subtasks")
-    leaves, seen, left = [], {name}, _children(groups, name)
+    return {
+        name: [child.text() for child in below.rows()] for name, below in (groups.table() if groups else [])
+    }
+
+
+def _leaves(children: Mapping[str, Sequence[str]], name: str) -> list[str]:
+    """Return the tasks of a group, those of its groups included; none for a task."""
+    leaves, seen, left = list[str](), {name}, list(reversed(children.get(name, ())))
     while left:
-        child = left.pop(0)
+        child = left.pop()
         if child in seen:
             continue
         seen.add(child)
-        below = _children(groups, child)
-        left[:0] = below
+        below = children.get(child, ())
+        left += reversed(below)
         leaves += [] if below else [child]
     return leaves
-
-
-def _children(groups: Node | None, name: str) -> list[str]:
-    children = groups.get(name) if groups else None
-    return [child.text() for child in children.rows()] if children else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,14 @@ class _File:
     Attributes:
         root: its content.
         entries: task or group -> its metrics.
+        children: group -> what is directly below it.
         samples: task -> its samples.
 
     """
 
     root: Node
     entries: Mapping[str, Node]
+    children: Mapping[str, Sequence[str]]
     samples: Mapping[str, Logged]
 
     def refusal(self, name: str, key: _Key, value: Node) -> str:
@@ -176,12 +181,12 @@ class _File:
         for found in (counted, effective, entry.get("sample_len")):
             if found is not None:
                 return found.count()
-        leaves = _leaves(self.root, name)
+        leaves = _leaves(self.children, name)
         return sum(self._count(leaf, key) for leaf in leaves if leaf in self.entries)
 
     def _answers(self, name: str, filtered: str) -> dict[str, Sequence[Answer]]:
         """Return the answers to the tasks of a group, or to a task; empty unless all are there."""
-        tasks = _leaves(self.root, name) or [name]
+        tasks = _leaves(self.children, name) or [name]
         if not all(task in self.samples for task in tasks):
             return {}
         return {task: self.samples[task].of(filtered) for task in tasks}

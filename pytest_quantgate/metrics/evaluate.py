@@ -23,6 +23,7 @@ import importlib
 import importlib.metadata
 import inspect
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,14 +33,17 @@ import numpy as np
 from pytest_quantgate import network, stats
 from pytest_quantgate.errors import ConfigError, NotMeasurableError, ObservationError, UsageError
 from pytest_quantgate.escaping import plain
+from pytest_quantgate.metrics.lm_eval import contained
 from pytest_quantgate.spec import Protocol, digest
-from pytest_quantgate.tasks import rows, scores
+from pytest_quantgate.tasks import rows
 from pytest_quantgate.tasks.questions import PROMPTS, Questions, as_answer
 from pytest_quantgate.tasks.task import Task, definition
 from pytest_quantgate.tasks.ways import DECODING, Answered, check_decoding, written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.interfaces import Model, Progress
@@ -76,7 +80,8 @@ class _Computed:
         self, model: Model, items: Sequence[Item], request: Mapping[str, Any], progress: Progress
     ) -> Answered:
         """Write and compute. Arrays: correct (N,) float64, tokens (N,). Facts: script, the digest of what ran."""
-        metric = _loaded(request["metric"])
+        with contained():
+            metric = _loaded(request["metric"])
         script = _digest(Path(inspect.getfile(type(metric))))
         if request["script"] and request["script"] != script:
             raise ObservationError(
@@ -84,8 +89,9 @@ class _Computed:
             )
         found, remarks = written(model, items, request, progress)
         answers = [one.text.strip() for one in found]
-        values = [_value(metric, answer, item, request) for answer, item in zip(answers, items, strict=True)]
-        numbers = {
+        with contained():
+            values = [_value(metric, text, item, request) for text, item in zip(answers, items, strict=True)]
+        numbers: dict[str, NDArray[Any]] = {
             "correct": np.asarray(values, dtype=np.float64),
             "tokens": np.asarray([one.tokens for one in found], dtype=np.int32),
         }
@@ -115,7 +121,7 @@ class Evaluate(Task):
             )
         resolved = {
             "metric": str(local) if local else named,
-            "script": _digest(local) if local else "",
+            "script": _identity(local) if local else "",
             "version": _version(),
         }
         made = super().protocol(given, {**settings, **resolved}, root)
@@ -155,9 +161,7 @@ _DEFINED = definition(
     observer="pytest_quantgate.metrics.evaluate:OBSERVER",
     task=OBSERVER,
 )
-EVALUATE = replace(
-    _DEFINED, arguments=tuple(name for name in _DEFINED.arguments if name != "options"), alone=scores.CHANGES
-)
+EVALUATE = replace(_DEFINED, arguments=tuple(name for name in _DEFINED.arguments if name != "options"))
 
 
 # --- the metric
@@ -189,6 +193,18 @@ def _script(path: Path) -> Path | None:
     return path if path.is_file() and path.suffix == ".py" else inside if inside.is_file() else None
 
 
+def _identity(script: Path) -> str:
+    """Return the digest of a script that stands for itself.
+
+    Raises:
+        UsageError: it imports modules that lie beside it, which could change without it.
+
+    """
+    if re.search(rb"^\s*(from|import)\s+\.", script.read_bytes(), re.MULTILINE):
+        raise UsageError(f"evaluate: {script} imports what lies beside it; put it all into one file")
+    return _digest(script)
+
+
 def _digest(script: Path) -> str:
     return f"sha256:{hashlib.sha256(script.read_bytes()).hexdigest()}"
 
@@ -205,7 +221,9 @@ def _loaded(metric: str) -> Any:
     library = rows.library("evaluate", "evaluate", "evaluate")
     local = Path(metric).is_absolute()
     obstacle = "--quantgate-offline" if network.LOCAL_ONLY.get() else "" if local else network.obstacle()
+    before = library.config.HF_EVALUATE_OFFLINE
     try:
+        library.config.HF_EVALUATE_OFFLINE = before or bool(obstacle)
         # what the library fetched before lies in its cache; in memory, since thousands of files would be made
         return library.load(metric, module_type=None if local else "metric", keep_in_memory=True)
     except ImportError as error:
@@ -218,6 +236,8 @@ def _loaded(metric: str) -> Any:
             f"evaluate({metric!r}) cannot be fetched ({obstacle}, and the local cache lacks it); "
             "load it once while the hub is reachable, or give the path of a local script"
         ) from error
+    finally:
+        library.config.HF_EVALUATE_OFFLINE = before
 
 
 def _said(error: BaseException) -> str:

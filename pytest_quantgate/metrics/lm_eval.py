@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.interfaces import Model, Progress, Subject
     from pytest_quantgate.spec import Estimate, Json, Observation, Scalar
 
-__all__ = ["LM_EVAL", "OBSERVER", "LmEval"]
+__all__ = ["LM_EVAL", "OBSERVER", "LmEval", "contained"]
 
 EXTRA = "lm-eval"
 PLACE = "[tool.quantgate.lm_eval]"
@@ -134,7 +134,7 @@ class LmEval:
         del reference
         name = protocol["task"]
         places: dict[str, Any] = dict(protocol.places)
-        with _contained():
+        with contained():
             rows.library("lm_eval", f"lm_eval({name!r})", EXTRA)
             if places["include_path"] and _digest(Path(places["include_path"])) != protocol["include"]:
                 raise ObservationError(
@@ -178,8 +178,8 @@ def _digest(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def _contained() -> Iterator[None]:
-    """Keep to itself what the harness prints, logs, warns of and seeds."""
+def contained() -> Iterator[None]:
+    """Keep to itself what a library prints, logs, warns of and seeds."""
     before, states = logging.root.manager.disable, (random.getstate(), np.random.get_state())  # noqa: NPY002
     logging.disable(max(before, logging.WARNING))
     try:
@@ -350,15 +350,16 @@ def _run(model: Model, tasks: Sequence[Any], protocol: Protocol, progress: Progr
             batch_size=protocol["batch_size"],
         )
         _count(runner, progress)
-        found: Mapping[str, Any] | None = importlib.import_module("lm_eval").simple_evaluate(
-            model=runner,
-            tasks=list(tasks),
-            num_fewshot=None if protocol["shots"] < 0 else protocol["shots"],
-            limit=protocol["limit"] or None,
-            bootstrap_iters=0,
-            task_manager=_manager(dict(protocol.places)["include_path"], protocol["include"]),
-            apply_chat_template=protocol["chat"],
-        )
+        with _unasked(importlib.import_module("lm_eval.evaluator")) as evaluator:
+            found: Mapping[str, Any] | None = evaluator.simple_evaluate(
+                model=runner,
+                tasks=list(tasks),
+                num_fewshot=None if protocol["shots"] < 0 else protocol["shots"],
+                limit=protocol["limit"] or None,
+                bootstrap_iters=0,
+                task_manager=_manager(dict(protocol.places)["include_path"], protocol["include"]),
+                apply_chat_template=protocol["chat"],
+            )
     # a task is anybody's code, and a third party's failure is no mistake of this package
     except Exception as error:
         if isinstance(error, QuantgateError):
@@ -370,6 +371,20 @@ def _run(model: Model, tasks: Sequence[Any], protocol: Protocol, progress: Progr
     if found is None:
         raise ObservationError(f"{name}: lm-eval gives results in the first process alone; unset LOCAL_RANK")
     return found
+
+
+@contextlib.contextmanager
+def _unasked(evaluator: Any) -> Iterator[Any]:
+    """Leave out what the harness asks git, pip and nvidia-smi about this machine: seconds, and git's complaints."""
+    names = ("get_git_commit_hash", "add_env_info")
+    before = {name: getattr(evaluator, name) for name in names}
+    try:
+        for name in names:
+            setattr(evaluator, name, lambda *_: None)
+        yield evaluator
+    finally:
+        for name, function in before.items():
+            setattr(evaluator, name, function)
 
 
 def _count(runner: Any, progress: Progress) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_quantgate.errors import ConfigError, UnknownNameError
+from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
+from pytest_quantgate.gate import Metric
 from pytest_quantgate.tasks.programs import PROGRAMS
 from pytest_quantgate.tasks.questions import CODE, PROMPTS, Questions, as_answer, as_choice, as_program
 from pytest_quantgate.tasks.task import Task, definition
@@ -62,18 +63,22 @@ def definitions(
 
 def _definition(name: str, table: Mapping[str, Any], taken: frozenset[str], file: object) -> MetricDefinition:
     place = f"{file}: [tool.quantgate.tasks.{name}]"
-    if not name.isidentifier() or not name.isascii() or name.startswith("_") or name in taken:
-        raise ConfigError(f"{place}: {name!r} cannot be a metric's name, or is one already; choose another")
-    kind = table.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"{place}: kind = {kind!r}: there are {', '.join(KINDS)}")
-    attribute, task = KINDS[kind]
+    try:
+        Metric(name)
+    except GateError as error:
+        raise ConfigError(f"{place}: {name!r} cannot be a metric's name: {error}") from error
+    if name in taken:
+        raise ConfigError(f"{place}: {name!r} cannot be a metric's name: it is one already; choose another")
+    way = table.get("kind")
+    if way not in KINDS:
+        raise ConfigError(f"{place}: kind = {way!r}: there are {', '.join(KINDS)}")
+    attribute, task = KINDS[way]
     for key in table:
         if key not in ("kind", "capability", *task.settings):
             raise ConfigError(
                 f"{place}: {UnknownNameError('key', key, ('kind', 'capability', *task.settings))}"
             )
-    capability = table.get("capability", CAPABILITIES[kind])
+    capability = table.get("capability", CAPABILITIES[way])
     if not isinstance(capability, str) or not capability.isprintable() or not capability:
         raise ConfigError(f"{place}: capability = {capability!r}: write what it asks for, as text")
     observer = f"pytest_quantgate.metrics.own:{attribute}"

@@ -83,7 +83,8 @@ class Box:
                 f"programs cannot be run on {sys.platform}: it has no fork; use Linux, e.g. WSL 2"
             )
         from pytest_quantgate.sandbox import canaries  # noqa: PLC0415  posix only
-        from pytest_quantgate.sandbox.dispatch import Dispatch, Worker  # noqa: PLC0415
+        from pytest_quantgate.sandbox.dispatch import Dispatch  # noqa: PLC0415
+        from pytest_quantgate.sandbox.workers import Worker  # noqa: PLC0415  posix only
 
         with contextlib.ExitStack() as stack:
             status, controls = self._start(stack)
@@ -105,7 +106,7 @@ class Box:
         self._open.close()
 
     def judge(
-        self, programs: Sequence[Program], progress: Callable[[int, int], None] = lambda done, total: None
+        self, programs: Sequence[Program], progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> list[Outcome]:
         """Return what became of each program, in their order.
 
@@ -135,24 +136,29 @@ class Box:
             "status": status,
             "controls": controls,
         }
+        for end in ours:
+            stack.callback(end.close)
+        with contextlib.ExitStack() as started:
+            for end in theirs:
+                started.callback(end.close)
+            stack.callback(_stop, self._spawned(setting), ours)
+        return ours[0], list(ours[1:])
+
+    @staticmethod
+    def _spawned(setting: dict[str, Any]) -> subprocess.Popen[bytes]:
         try:
-            zygote = subprocess.Popen(  # noqa: S603  our own interpreter and file
+            return subprocess.Popen(  # noqa: S603  our own interpreter and file
                 [sys.executable, *_PYTHON, str(_ZYGOTE), json.dumps(setting)],
                 env=_ENVIRONMENT,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[status, *controls],
+                pass_fds=[setting["status"], *setting["controls"]],
                 start_new_session=True,
             )
         except OSError as error:
             raise NotMeasurableError(f"the sandbox cannot be started: {error}") from error
-        finally:
-            for end in theirs:
-                end.close()
-        stack.callback(_stop, zygote, ours)
-        return ours[0], list(ours[1:])
 
     def _report(self, status: socket.socket) -> dict[str, Any]:
         status.settimeout(_START_SECONDS)
@@ -188,11 +194,10 @@ def _cores() -> int:
 
 
 def _stop(zygote: subprocess.Popen[bytes], sockets: Sequence[socket.socket]) -> None:
-    """End the zygote, which ends all others before itself; a copy of a socket in a forked process does not hold it up."""
+    """End the zygote, which ends all others before itself; copies of the sockets in forked processes do not matter."""
     for end in sockets:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
-        end.close()
     try:
         zygote.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from pytest_quantgate.sandbox import kernel, landlock, seccomp, walls
@@ -57,7 +58,10 @@ def build(setting: dict[str, Any]) -> NoReturn:
             groups.make(2 * workers * setting["limits"]["memory"], workers * _PROCESSES_PER_WORKER)
         first = os.fork()
         if first == 0:
-            _live(setting, status, library, floor, [UNSANDBOXED] if missing else ["seccomp", *got], groups)
+            inside = _Inside(
+                setting, status, library, floor, [UNSANDBOXED] if missing else ["seccomp", *got], groups
+            )
+            inside.live()
     except BaseException as error:  # noqa: BLE001  the parent says it
         status.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
         os._exit(1)
@@ -65,13 +69,14 @@ def build(setting: dict[str, Any]) -> NoReturn:
 
 
 def _wait(status: socket.socket, first: int, groups: Groups, controls: list[int]) -> NoReturn:
+    walls.adopt_orphans()
     for control in controls:
         os.close(control)
     with contextlib.suppress(OSError):
         status.recv(1)
     with contextlib.suppress(OSError):
         os.kill(first, signal.SIGKILL)
-    os.waitpid(first, 0)
+    walls.end_children()
     groups.remove()
     os._exit(0)
 
@@ -100,66 +105,88 @@ def _hold(floor: Callable[[], None]) -> None:
         raise AssertionError("the floor lets a path through")
 
 
-def _live(
-    setting: dict[str, Any],
-    status: socket.socket,
-    library: Library,
-    floor: Callable[[], None],
-    got: list[str],
-    groups: Groups,
-) -> NoReturn:
-    """Be the first process inside: put up the walls, fork the keepers, bury the dead."""
-    try:
-        limits, sandboxed = Limits(**setting["limits"]), got != [UNSANDBOXED]
-        if sandboxed and setting["layers"] == "all":
-            got += _walls(groups, namespaces=bool(got[1]))
-        walls.limit(limits)
+@dataclass(frozen=True, slots=True)
+class _Inside:
+    """The first process inside.
+
+    Attributes:
+        setting: as `build` takes it.
+        status: where facts are reported.
+        library: the standard library in memory.
+        floor: what puts a process under the floor.
+        got: what the box stands on so far; `[UNSANDBOXED]` without a floor.
+        groups: the control groups to enter.
+
+    """
+
+    setting: dict[str, Any]
+    status: socket.socket
+    library: Library
+    floor: Callable[[], None]
+    got: list[str]
+    groups: Groups
+
+    def live(self) -> NoReturn:
+        """Put up the walls, fork the keepers, bury the dead."""
+        try:
+            got = self._walled()
+            self._fork()
+            facts = {
+                "sandbox": "+".join(filter(None, got)),
+                "python": ".".join(map(str, sys.version_info[:2])),
+            }
+            self.status.sendall(json.dumps(facts).encode())
+            os.closerange(3, 256)
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.wait()
+        except BaseException as error:  # noqa: BLE001  the parent says it
+            with contextlib.suppress(OSError):
+                self.status.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
+        os._exit(0)
+
+    @property
+    def _sandboxed(self) -> bool:
+        return self.got != [UNSANDBOXED]
+
+    def _walled(self) -> list[str]:
+        """Put up what is built from inside, in the order in which each step still may be done."""
+        got = list(self.got)
+        if self._sandboxed and self.setting["layers"] == "all":
+            got.append(self.groups.enter())
+            walls.offer_to_oom_killer()
+            if got[1] and walls.works(walls.empty_root):
+                walls.empty_root()
+                got.append("empty root")
+            got.append(walls.drop_rights())
+        if self._sandboxed:
+            walls.harden()
+        if self._sandboxed and self.setting["layers"] == "all":
+            version = landlock.restrict()
+            got.append(f"landlock ABI {version}" if version else "")
+        walls.limit(Limits(**self.setting["limits"]))
         walls.die_with_parent()
-        library.move_in()
+        return got
+
+    def _fork(self) -> None:
+        self.library.move_in()
         rehearse()
         gc.collect()
         gc.freeze()
         gc.disable()
-        for control in setting["controls"]:
-            _keep(setting, status, control, floor, sweep=not sandboxed)
-        facts = {"sandbox": "+".join(filter(None, got)), "python": ".".join(map(str, sys.version_info[:2]))}
-        status.sendall(json.dumps(facts).encode())
-        os.closerange(3, 256)
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                os.wait()
-    except BaseException as error:  # noqa: BLE001  the parent says it
-        with contextlib.suppress(OSError):
-            status.sendall(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode())
-    os._exit(0)
+        for control in self.setting["controls"]:
+            if os.fork() == 0:
+                self._keep(control)
 
-
-def _walls(groups: Groups, *, namespaces: bool) -> list[str]:
-    """Put up what is built from inside, in the order in which each step still may be done."""
-    got = [groups.enter()]
-    walls.offer_to_oom_killer()
-    if namespaces and walls.works(walls.empty_root):
-        walls.empty_root()
-        got.append("empty root")
-    got.append(walls.drop_rights())
-    kernel.prctl(seccomp.NO_NEW_PRIVS, 1)
-    version = landlock.restrict()
-    return [*got, f"landlock ABI {version}" if version else ""]
-
-
-def _keep(
-    setting: dict[str, Any], status: socket.socket, control: int, floor: Callable[[], None], *, sweep: bool
-) -> None:
-    if os.fork():
-        return
-    try:
-        status.close()
-        for other in setting["controls"]:
-            if other != control:
-                os.close(other)
-        walls.die_with_parent()
-        if sweep:
-            walls.adopt_orphans()
-        Keeper(socket.socket(fileno=control), floor, sweep=sweep).serve()
-    finally:
-        os._exit(1)
+    def _keep(self, control: int) -> NoReturn:
+        try:
+            self.status.close()
+            for other in self.setting["controls"]:
+                if other != control:
+                    os.close(other)
+            walls.die_with_parent()
+            if not self._sandboxed:
+                walls.adopt_orphans()
+            Keeper(socket.socket(fileno=control), self.floor, sweep=not self._sandboxed).serve()
+        finally:
+            os._exit(1)

@@ -8,20 +8,18 @@ from __future__ import annotations
 import json
 import secrets
 import selectors
-import signal
 import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
-from pytest_quantgate.errors import ObservationError
 from pytest_quantgate.escaping import ascii_only, plain
 from pytest_quantgate.sandbox import keeper, protocol
 from pytest_quantgate.sandbox.judge import LOST
 from pytest_quantgate.sandbox.programs import Limits, Outcome, Program
+from pytest_quantgate.sandbox.workers import Pair, Run, Worker, ending, gone
 
-__all__ = ["Dispatch", "Worker"]
+__all__ = ["Dispatch"]
 
 WALL = 3
 """How many times its CPU seconds a program may take by the wall clock."""
@@ -32,49 +30,6 @@ _VERDICT = 16_384
 _REASON = 300
 _HEADER = 4
 _READ = selectors.EVENT_READ
-
-
-@dataclass(slots=True, eq=False)
-class Worker:
-    """A keeper, seen from the parent."""
-
-    control: socket.socket
-    asked: int = 0
-    ready: deque[_Pair] = field(default_factory=deque)
-
-    def ask(self, *requests: tuple[bytes, int, float]) -> None:
-        """Send requests: operation, number of the pair, seconds.
-
-        Raises:
-            ObservationError: the keeper is gone.
-
-        """
-        try:
-            self.control.sendall(b"".join(keeper.REQUEST.pack(*one) for one in requests))
-        except OSError as error:
-            raise _gone() from error
-
-
-@dataclass(slots=True, eq=False)
-class _Pair:
-    worker: Worker
-    number: int
-    guest: socket.socket
-    judge: socket.socket
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """A program that is running."""
-
-    place: int
-    pair: _Pair
-    seconds: float
-    began: float
-    nonce: str
-    idle: bool = False
-    unsent: dict[socket.socket, memoryview] = field(default_factory=dict)
-    heard: bytearray = field(default_factory=bytearray)
 
 
 class Dispatch:
@@ -91,7 +46,7 @@ class Dispatch:
         self._limits = limits
         self._selector = selectors.DefaultSelector()
         self._numbers = 0
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, Run] = {}
         self._waiting: deque[tuple[int, Program, float]] = deque()
         self._outcomes: dict[int, Outcome] = {}
         for worker in workers:
@@ -103,7 +58,8 @@ class Dispatch:
             self._drop(run)
         for worker in self._workers:
             for pair in worker.ready:
-                pair.guest.close(), pair.judge.close()
+                pair.guest.close()
+                pair.judge.close()
             worker.ready.clear()
         self._selector.close()
 
@@ -174,8 +130,8 @@ class Dispatch:
                 worker.asked += wanted
                 coming += wanted
 
-    def _start(self, pair: _Pair, place: int, program: Program, seconds: float) -> None:
-        run = _Run(place, pair, seconds, time.monotonic(), secrets.token_hex(16))
+    def _start(self, pair: Pair, place: int, program: Program, seconds: float) -> None:
+        run = Run(place, pair, seconds, time.monotonic(), secrets.token_hex(16))
         self._runs[pair.number] = run
         pair.worker.ask((keeper.GO, pair.number, seconds))
         job = {"nonce": run.nonce, "check": program.check, "entry_point": program.entry_point}
@@ -185,7 +141,7 @@ class Dispatch:
             end.setblocking(False)
             self._write(run, end)
 
-    def _serve(self, run: _Run, end: socket.socket, events: int) -> None:
+    def _serve(self, run: Run, end: socket.socket, events: int) -> None:
         """Send what is left to send, and read what the judge says."""
         if end.fileno() < 0:  # ended by another event of the same turn
             return
@@ -194,7 +150,7 @@ class Dispatch:
         if events & _READ and end is run.pair.judge:
             self._read(run)
 
-    def _write(self, run: _Run, end: socket.socket) -> None:
+    def _write(self, run: Run, end: socket.socket) -> None:
         left = run.unsent[end]
         try:
             left = left[end.send(left) :]
@@ -207,7 +163,7 @@ class Dispatch:
             run, end, (_READ if end is run.pair.judge else 0) | (selectors.EVENT_WRITE if left else 0)
         )
 
-    def _listen(self, run: _Run, end: socket.socket, events: int) -> None:
+    def _listen(self, run: Run, end: socket.socket, events: int) -> None:
         """Wait for events of one end; let go of it if there are none to wait for."""
         known = self._selector.get_map().get(end)
         if not known and events:
@@ -219,7 +175,7 @@ class Dispatch:
                 self._selector.unregister(end)
             end.close()
 
-    def _read(self, run: _Run) -> None:
+    def _read(self, run: Run) -> None:
         try:
             piece = run.pair.judge.recv(_VERDICT)
         except BlockingIOError:
@@ -233,7 +189,7 @@ class Dispatch:
         elif len(run.heard) - _HEADER >= length > 0:
             self._conclude(run, bytes(run.heard[_HEADER:]))
 
-    def _conclude(self, run: _Run, said: bytes) -> None:
+    def _conclude(self, run: Run, said: bytes) -> None:
         try:
             verdict = json.loads(said)
             right, reason = secrets.compare_digest(verdict["nonce"], run.nonce), str(verdict["reason"])
@@ -245,7 +201,7 @@ class Dispatch:
             self._end(run, keeper.END)
             self._record(run, reason)
 
-    def _late(self, run: _Run) -> None:
+    def _late(self, run: Run) -> None:
         self._end(run, keeper.END)
         self._record(run, f"timed out after {run.seconds:g} s")
 
@@ -253,33 +209,33 @@ class Dispatch:
         try:
             said, ends, _, _ = socket.recv_fds(worker.control, keeper.ANSWER.size, 2)
         except OSError as error:
-            raise _gone() from error
+            raise gone() from error
         if len(said) < keeper.ANSWER.size:
-            raise _gone()
+            raise gone()
         operation, number, guest, judge, _ = keeper.ANSWER.unpack(said)
         if operation == keeper.PAIR:
             worker.asked -= 1
-            worker.ready.append(_Pair(worker, number, *(socket.socket(fileno=end) for end in ends)))
+            worker.ready.append(Pair(worker, number, *(socket.socket(fileno=end) for end in ends)))
         elif run := self._runs.get(number):
             self._hear_of(run, operation, guest, judge)
 
-    def _hear_of(self, run: _Run, operation: bytes, guest: int, judge: int) -> None:
+    def _hear_of(self, run: Run, operation: bytes, guest: int, judge: int) -> None:
         if operation == keeper.SPENT:
             self._late(run)
         elif operation == keeper.DEAD:
             self._drop(run)
-            self._record(run, _ending(guest, judge, run.seconds))
+            self._record(run, ending(guest, judge, run.seconds))
         else:
             run.idle = operation == keeper.IDLE
 
-    def _end(self, run: _Run, operation: bytes) -> None:
+    def _end(self, run: Run, operation: bytes) -> None:
         """Have a pair killed; with TELL it stays on the books until its exit statuses are known."""
         run.pair.worker.ask((operation, run.pair.number, 0.0))
         self._drop(run)
         if operation == keeper.TELL:
             self._runs[run.pair.number] = run
 
-    def _drop(self, run: _Run) -> None:
+    def _drop(self, run: Run) -> None:
         self._runs.pop(run.pair.number, None)
         for end in (run.pair.guest, run.pair.judge):
             if end.fileno() >= 0:
@@ -287,21 +243,6 @@ class Dispatch:
                     self._selector.unregister(end)
                 end.close()
 
-    def _record(self, run: _Run, reason: str) -> None:
+    def _record(self, run: Run, reason: str) -> None:
         line = ascii_only(plain(reason))[:_REASON] or "passed"
         self._outcomes[run.place] = Outcome(not reason, line, time.monotonic() - run.began)
-
-
-def _gone() -> ObservationError:
-    return ObservationError("the sandbox's own process died: was the machine out of memory? run again")
-
-
-def _ending(guest: int, judge: int, seconds: float) -> str:
-    """Return how a pair ended that gave no verdict, from the two exit statuses as `os.wait` gives them."""
-    for who, status in (("program", guest), ("check", judge)):
-        number = status & 0x7F
-        if number in {signal.SIGXCPU, signal.SIGPROF}:
-            return f"timed out after {seconds:g} s"
-        if number and number != signal.SIGKILL:
-            return f"the {who} was ended by {signal.Signals(number).name}"
-    return f"{LOST} (exit status {guest >> 8})" if not guest & 0x7F else LOST

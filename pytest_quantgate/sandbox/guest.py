@@ -61,7 +61,11 @@ def _serve(calls: protocol.Wire, names: dict[str, Any]) -> None:
 
 def _answer(calls: protocol.Wire, function: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
     try:
-        answer = ["returned", protocol.encode(function(*arguments, **keywords))]
+        found = function(*arguments, **keywords)
+        try:
+            answer = ["returned", protocol.encode(found)]
+        except protocol.ProtocolError as error:
+            answer = ["raised", "TypeError", f"the answer: {error}"]
     except Exception as error:  # noqa: BLE001  it belongs to whoever called
         answer = _raised(error)
     _say(calls, answer)
@@ -71,7 +75,7 @@ def _say(calls: protocol.Wire, message: list[Any]) -> None:
     try:
         calls.send(message)
     except protocol.ProtocolError as error:
-        calls.send(["raised", "ValueError", f"the answer is {error}"])
+        calls.send(["raised", "ValueError", f"the answer: {error}"])
 
 
 def _kind(value: Any) -> str:

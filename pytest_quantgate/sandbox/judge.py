@@ -134,8 +134,7 @@ def _beside(guest: _Guest, code: CodeType, helpers: str) -> dict[str, Any]:
     needed = {name for name in _names(code) if not hasattr(builtins, name)}
     names: dict[str, Any] = {"__name__": "helpers"}
     if any(name in helpers for name in needed):
-        with contextlib.suppress(SyntaxError):  # a prompt may end in the middle of a function
-            exec(compile(helpers, "<helpers>", "exec", dont_inherit=True), names)  # noqa: S102  from the data set
+        exec(_compiled(helpers), names)  # noqa: S102  from the data set
     for name in needed - names.keys():
         kind = guest.names.get(name, "")
         if kind == "()":
@@ -144,6 +143,14 @@ def _beside(guest: _Guest, code: CodeType, helpers: str) -> dict[str, Any]:
             with contextlib.suppress(ImportError):
                 names[name] = importlib.import_module(kind)
     return {name: value for name, value in names.items() if name in needed}
+
+
+def _compiled(helpers: str) -> CodeType:
+    """Return the helpers' code; a prompt may end before its function has a body."""
+    try:
+        return compile(helpers, "<helpers>", "exec", dont_inherit=True)
+    except SyntaxError:
+        return compile(f"{helpers}\n    pass\n", "<helpers>", "exec", dont_inherit=True)
 
 
 def _names(code: CodeType) -> Iterator[str]:
@@ -173,7 +180,9 @@ def _described(error: BaseException, check: str) -> str:
         text = str(error)[:_LONGEST]
     except Exception:  # noqa: BLE001  the text of an int may be too long for Python
         text = ""
-    return f"{type(error).__name__}: {text or _line(error, check)}".rstrip(": ")
+    if isinstance(error, AssertionError) and not text:
+        text = _line(error, check)
+    return f"{type(error).__name__}: {text}".rstrip(": ")
 
 
 def _line(error: BaseException, check: str) -> str:

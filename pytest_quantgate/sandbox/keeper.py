@@ -174,7 +174,7 @@ class Keeper:
 
     def _collect_orphans(self) -> None:
         known = {process for pair in self._pairs.values() for process in (pair.guest, pair.judge)}
-        for process in _children() - known - set(self._dying):
+        for process in walls.children() - known - set(self._dying):
             _kill(process, group=False)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(process, 0)
@@ -225,11 +225,3 @@ def _kill(process: int, *, group: bool) -> None:
     for kill in (os.killpg, os.kill) if group else (os.kill,):
         with contextlib.suppress(OSError):
             kill(process, signal.SIGKILL)
-
-
-def _children() -> set[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123
-            return {int(one) for one in file.read().split()}
-    except OSError:
-        return set()

@@ -38,7 +38,7 @@ def fork() -> int:
 
 
 def prctl(option: int, first: int = 0, second: int | ctypes.c_void_p = 0) -> int:
-    """Call prctl(2).
+    """Set an option of this process.
 
     Raises:
         OSError: the kernel refuses.
@@ -68,7 +68,7 @@ def _declared() -> Callable[..., int]:
     function = getattr(libc, "prctl", libc.getpid)
     function.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
     libc.syscall.restype = ctypes.c_long
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 _prctl = _declared()

@@ -21,15 +21,16 @@ from typing import Any, NamedTuple
 
 __all__ = ["Library", "preload"]
 
-_EXTENSIONS = (
-    "_bisect _csv _datetime _decimal _heapq _json _md5 _opcode _pickle _random _sha1 _sha2 _sha256 _sha512 _socket"
-    " _statistics _struct array binascii cmath math select unicodedata zlib"
-).split()
-_PURE = (
-    "abc array base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions"
-    " functools hashlib heapq inspect io itertools json math numbers operator random re statistics string struct sys"
-    " textwrap time traceback types typing unicodedata"
-).split()
+# one text each: a list of forty strings would be forty lines
+_EXTENSIONS = """
+    _bisect _blake2 _contextvars _csv _datetime _decimal _heapq _json _md5 _opcode _pickle _posixsubprocess _random
+    _sha1 _sha2 _sha256 _sha512 _socket _statistics _struct array binascii cmath fcntl math select unicodedata zlib
+"""
+_PURE = """
+    abc array base64 bisect calendar cmath collections contextlib copy dataclasses datetime decimal enum fractions
+    functools hashlib heapq inspect io itertools json math numbers operator random re statistics string struct sys
+    textwrap time traceback types typing unicodedata
+"""
 _LEFT_OUT = {
     "__pycache__", "config", "distutils", "ensurepip", "idlelib", "lib-dynload", "lib2to3", "pydoc_data",
     "site-packages", "test", "tests", "tkinter", "turtledemo", "venv",
@@ -98,7 +99,7 @@ class Library:
     def _take(self, folder: str, prefix: str) -> None:
         for entry in sorted(os.scandir(folder), key=lambda one: one.name):
             name, dot, suffix = entry.name.partition(".")
-            if name in _LEFT_OUT or name.startswith(("config-", "_sysconfigdata")):
+            if name in _LEFT_OUT or name.startswith("config-"):
                 continue
             inside = f"{entry.path}/__init__.py"
             if not dot and os.path.isfile(inside):  # noqa: PTH113  pathlib is slow to import
@@ -121,8 +122,9 @@ class Library:
 def preload() -> None:
     """Import what programs and their checks import most, so that one import serves all."""
     warnings.simplefilter("ignore")
-    sys.modules["_hashlib"] = None  # type: ignore[assignment]  OpenSSL: Python's own hashes are smaller to fork
-    for name in (*_EXTENSIONS, *_PURE):
+    # OpenSSL: Python's own hashes are smaller to fork
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    for name in (*_EXTENSIONS.split(), *_PURE.split()):
         with contextlib.suppress(
             ImportError
         ):  # which extensions there are depends on version and installation

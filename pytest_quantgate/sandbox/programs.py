@@ -19,8 +19,9 @@ class Program:
         entry_point: the name of the function under test.
         check: source that defines `check(candidate)` as HumanEval does. It never enters the process that runs `source`.
         helpers: source of functions that the check calls beside the candidate, from the data set: a HumanEval prompt
-            (32, 38 and 50 need theirs). It runs beside the check, so no part of it may come from a model. Without
-            it such names are looked up in the program, which can then cheat by redefining them.
+            (32, 38 and 50 need theirs). It runs beside the check, so no part of it may come from a model; it may end
+            before the body of its last function. Without it such names are looked up in the program, which can then
+            cheat by redefining them.
 
     """
 

@@ -45,8 +45,8 @@ def encode(value: object, depth: int = 0) -> Any:
 
     """
     kind = type(value)
-    if kind is str:
-        return _text(value)  # type: ignore[arg-type]  mypy does not follow `kind`
+    if isinstance(value, str) and kind is str:
+        return _text(value)
     if value is None or kind is bool or kind is float:
         return value
     for base, write in _WRITERS:

@@ -12,15 +12,21 @@ import os
 import resource
 import struct
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from pytest_quantgate.sandbox import kernel
-from pytest_quantgate.sandbox.programs import Limits
+from pytest_quantgate.sandbox import kernel, seccomp
+
+if TYPE_CHECKING:
+    from pytest_quantgate.sandbox.programs import Limits
 
 __all__ = [
     "adopt_orphans",
+    "children",
     "die_with_parent",
     "drop_rights",
     "empty_root",
+    "end_children",
+    "harden",
     "limit",
     "limit_program",
     "namespaces",
@@ -76,8 +82,8 @@ def empty_root() -> None:
     """
     _checked(kernel.libc.unshare(_NEW_MOUNTS), "unshare")
     _mount(None, b"/", None, _RECURSIVE_PRIVATE)
-    _mount(b"none", b"/tmp", b"tmpfs", _READ_ONLY_TMPFS, b"size=4k,mode=555")  # noqa: S108  any folder would do
-    os.chdir("/tmp")  # noqa: S108
+    _mount(b"none", b"/tmp", b"tmpfs", _READ_ONLY_TMPFS, b"size=4k,mode=555")
+    os.chdir("/tmp")  # noqa: S108  any folder that is always there would do
     try:
         kernel.syscall(_NUMBERS["pivot_root"][kernel.MACHINE], ctypes.c_char_p(b"."), ctypes.c_char_p(b"."))
         _checked(kernel.libc.umount2(b".", _DETACH), "umount2")
@@ -87,7 +93,7 @@ def empty_root() -> None:
 
 
 def drop_rights() -> str:
-    """Become a user that nobody is, without groups and capabilities; keep this process's memory from that user."""
+    """Become a user that nobody is, without groups and capabilities."""
     done = []
     if os.geteuid() == 0:
         for nobody in _NOBODIES:
@@ -101,8 +107,18 @@ def drop_rights() -> str:
             break
     if kernel.LINUX:
         done += ["no capabilities"] if _without_capabilities() else []
-        kernel.prctl(_DUMPABLE, 0)
     return "+".join(done)
+
+
+def harden() -> None:
+    """Give up gaining rights by running a program, and keep this process's memory from others of the same user.
+
+    Raises:
+        OSError: the kernel refuses.
+
+    """
+    kernel.prctl(seccomp.NO_NEW_PRIVS, 1)
+    kernel.prctl(_DUMPABLE, 0)
 
 
 def limit(limits: Limits) -> None:
@@ -130,6 +146,25 @@ def adopt_orphans() -> None:
     """Become the parent of whatever a child leaves behind."""
     if kernel.LINUX:
         kernel.prctl(_SUBREAPER, 1)
+
+
+def children() -> set[int]:
+    """Return the children of this process; none where the system has no list of them."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:  # noqa: PTH123
+            return {int(one) for one in file.read().split()}
+    except OSError:
+        return set()
+
+
+def end_children() -> None:
+    """Kill and collect children, and what they leave to this process, until there is none."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for process in children():
+                with contextlib.suppress(OSError):
+                    os.kill(process, _KILL)
+            os.wait()
 
 
 def offer_to_oom_killer() -> None:
@@ -168,9 +203,10 @@ def _without_capabilities() -> bool:
         with contextlib.suppress(OSError):  # beyond the last one, or no right to drop: capset is what counts
             kernel.prctl(_DROP_BOUND, number)
     header, nothing = struct.pack("=Ii", _CAPABILITIES_VERSION_3, 0), bytes(24)
-    number = _NUMBERS["capset"].get(kernel.MACHINE)
     try:
-        kernel.syscall(number or -1, ctypes.c_char_p(header), ctypes.c_char_p(nothing))
+        kernel.syscall(
+            _NUMBERS["capset"].get(kernel.MACHINE, -1), ctypes.c_char_p(header), ctypes.c_char_p(nothing)
+        )
     except OSError:
         return False
     return True
@@ -181,7 +217,7 @@ def _lower(which: int, value: int, process: int = 0) -> None:
     _, hard = resource.getrlimit(which)
     low = value if hard == resource.RLIM_INFINITY else min(value, hard)
     with contextlib.suppress(ValueError, OSError):  # macOS refuses some
-        if process:
-            resource.prlimit(process, which, (low, low))
-        else:
+        if not process:
             resource.setrlimit(which, (low, low))
+        elif hasattr(resource, "prlimit"):
+            resource.prlimit(process, which, (low, low))
