@@ -11,17 +11,19 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_quantgate import earlier, floor, network, plan, verdict
+from pytest_quantgate import earlier, floor, imported, network, plan, verdict
 from pytest_quantgate.engine import Engine
 from pytest_quantgate.errors import (
     CheckpointError,
     ConfigError,
+    NotMeasurableError,
     ObservationError,
     QuantgateError,
 )
 from pytest_quantgate.floor import OVER_FLOOR, Floor, unchanged
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.history import History, check_tag
+from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.models import Models
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.registry import load
@@ -32,7 +34,7 @@ from pytest_quantgate.tasks.programs import ALLOW_UNSAFE
 from pytest_quantgate.wants import Wants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_quantgate.engine import Narrator
     from pytest_quantgate.gate import Comparison
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.options import Options
     from pytest_quantgate.plan import Needs, Want
     from pytest_quantgate.registry import Registry
-    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Scalar, Step
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Step
     from pytest_quantgate.study import Study
     from pytest_quantgate.verdict import Lookup, Rule, Verdict
 
@@ -166,9 +168,12 @@ class Measurements:
             spec = self.spec(name)
         except CheckpointError:
             return
-        yield self.wants.observed(SANITY, spec, baseline)
+        if spec.source != IMPORTED:
+            yield self.wants.observed(SANITY, spec, baseline)
         for metric in dict.fromkeys(metrics):
-            if self.wants.combining(metric) is None:
+            if self.imported(spec, metric) is not None or spec.source == IMPORTED:
+                self.wants.definition(metric)
+            elif self.wants.combining(metric) is None:
                 yield self.wants.want(metric, spec, baseline)
             elif not self.tasks(name):
                 raise ConfigError(
@@ -181,9 +186,7 @@ class Measurements:
         gates = (one.gate for one in self.demands.get(variant, ()))
         named = (*(metric for gate in gates for metric in gate.metrics()), *texts)
         return tuple(
-            dict.fromkeys(
-                Metric(metric.name, _whole(metric)) for metric in named if self.wants.is_task(metric)
-            )
+            dict.fromkeys(self.wants.whole(metric) for metric in named if self.wants.is_task(metric))
         )
 
     # --- measuring
@@ -248,11 +251,15 @@ class Measurements:
 
         All gates on such a pass must want it, and all that they ask of it must be means of its items.
         """
+        if self.spec(variant).source == IMPORTED:
+            return {}
         wanted: dict[Needs, list[tuple[Metric, Asked]]] = {}
         for one in self.demands.get(variant, ()):
             for metric in one.gate.metrics():
                 rests_on = (metric,) if self.wants.combining(metric) is None else self.tasks(variant)
                 for part in rests_on:
+                    if self.imported(self.spec(variant), part) is not None:
+                        continue
                     needs = self.wants.want(part, self.spec(variant), self.baseline).needs()
                     wanted.setdefault(needs, []).append((metric, one))
         return {
@@ -321,6 +328,13 @@ class Measurements:
         if metric.relation == OVER_FLOOR:
             found = self.estimate_of(spec, floor.raw(metric))
             return self._floor_of(spec, metric).excess(metric, found)
+        if (brought := self.imported(spec, metric)) is not None:
+            return self._brought(spec, metric, brought)
+        if spec.source == IMPORTED:
+            raise NotMeasurableError(
+                f"{metric}: {spec.name} is not here, and no result of it was imported: quantgate import FORMAT FILE"
+                f" --variant {spec.name}"
+            )
         want = self.wants.want(metric, spec, self.baseline)
         needs = want.needs()
         if (stopped := self.stopped.get(needs.variant.key)) is not None:
@@ -328,8 +342,23 @@ class Measurements:
         reference = self.engine.observation(needs.baseline) if needs.baseline else None
         observed = self.engine.observation(needs.variant)
         self._rests_on(spec, metric, needs.variant, needs.baseline)
-        self._remark(spec.name, observed)
+        self._remark(spec.name, *_remarks(observed))
         return self.earlier.figure(metric, needs.variant, (observed, reference))
+
+    def imported(self, spec: ModelSpec, metric: Metric) -> Observation | None:
+        """Return what was imported of a metric of a model."""
+        if metric.since or self.wants.combining(metric) is not None:
+            return None
+        return self.engine.store.get(imported.step_of(spec.name, self.wants.whole(metric)).key)
+
+    def _brought(self, spec: ModelSpec, metric: Metric, observation: Observation) -> Estimate:
+        """Return a metric of imported results; answers to items are judged as our own are."""
+        reference = self.imported(self.baseline, metric) if self.baseline else None
+        observer: Observer = load(self.wants.definition(metric).observer)
+        compute = observer.estimate if observation.arrays else imported.figure
+        found = compute(metric, observation, reference)
+        self._remark(spec.name, imported.origin(observation))
+        return replace(found, note="; ".join(filter(None, (found.note, imported.origin(observation)))))
 
     def baseline_estimate(self, metric: Metric) -> Estimate:
         """Return a metric of the baseline itself.
@@ -345,18 +374,19 @@ class Measurements:
             raise ConfigError(
                 f"{metric} compares a variant with the baseline; ask the baseline for an absolute metric"
             )
+        if (brought := self.imported(self.baseline, metric)) is not None:
+            return self._brought(self.baseline, metric, brought)
         want = self.wants.want(metric, self.baseline, self.baseline)
         step = want.needs().baseline
         assert step is not None
         observer: Observer = load(want.observe)
         observation = self.engine.observation(step)
         self._rests_on(self.baseline, metric, step)
-        self._remark(self.baseline.name, observation)
+        self._remark(self.baseline.name, *_remarks(observation))
         return observer.estimate(metric, observation, observation)
 
-    def _remark(self, model: str, observation: Observation) -> None:
+    def _remark(self, model: str, *told: str) -> None:
         """Keep what a reader must know of how an observation was made."""
-        told: Any = observation.facts.get("remarks", ())
         known = self.remarks.setdefault(model, {})
         known.update(dict.fromkeys(f"{model}: {remark}" for remark in told))
 
@@ -397,9 +427,9 @@ class Measurements:
         return verdict.refuted((one.gate for one in self.demands.get(variant, ())), lookup, level)
 
 
-def _whole(metric: Metric) -> tuple[tuple[str, Scalar], ...]:
-    """Return the arguments of a metric without the subject: all subjects come from one pass."""
-    return tuple(pair for pair in metric.arguments if pair[0] != "of")
+def _remarks(observation: Observation) -> Sequence[str]:
+    told: Any = observation.facts.get("remarks", ())
+    return tuple(told)
 
 
 def _said(problem: Problem) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_quantgate import checkpoint, machine
 from pytest_quantgate.checkpoint import preflight
 from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, UsageError
+from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import Json, ModelSpec, digest
 
@@ -45,6 +46,8 @@ class Models:
 
         """
         table = self._study.baseline
+        if table is not None and table.imported:
+            return _imported(table)
         return None if table is None else self._existing(table, self._baseline_checkpoint)
 
     @cached_property
@@ -61,6 +64,12 @@ class Models:
 
         """
         table = self._study.variant(name)
+        if table.imported:
+            return _imported(table)
+        if self._study.baseline is not None and self._study.baseline.imported:
+            raise ConfigError(
+                f"variant {name!r} is measured here, and the baseline is imported: it takes a model to compare with"
+            )
         try:
             self._registry.reference("backends", table.backend)
         except UsageError as error:
@@ -127,3 +136,8 @@ class Models:
     def _engine(self, backend: str, method: str) -> tuple[tuple[str, str], ...]:
         names = (*self._registry.distributions(backend), *self._registry.distributions(method))
         return machine.versions(*names)
+
+
+def _imported(table: ModelTable) -> ModelSpec:
+    """Return the specification of a model that is not here."""
+    return ModelSpec(name=table.name, source=IMPORTED, weights=f"{IMPORTED}:{table.name}", backend="")

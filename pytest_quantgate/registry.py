@@ -45,6 +45,7 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "humaneval_plus": "pytest_quantgate.metrics.humaneval:HUMANEVAL_PLUS",
         "lm_eval": "pytest_quantgate.metrics.lm_eval:LM_EVAL",
         "evaluate": "pytest_quantgate.metrics.evaluate:EVALUATE",
+        "evalution": "pytest_quantgate.metrics.evalution:EVALUTION",
         "worst_capability": "pytest_quantgate.metrics.worst:WORST_CAPABILITY",
     },
     "backends": {"transformers": "pytest_quantgate.backends.transformers:load"},

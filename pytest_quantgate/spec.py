@@ -397,6 +397,7 @@ class MetricDefinition:
         alone: statistics that compare with the baseline themselves, and so have no relation.
         capability: what a task asks for: "knowledge", "mathematics", "code" …; empty for what is no task.
         table: the configuration table of its settings, where that is not the observer's own.
+        selects: the argument that picks a part of the observation (a subject) instead of asking for another.
 
     A metric with `statistics` must be asked for one of them: `kld.mean`, not `kld`.
     """
@@ -412,3 +413,4 @@ class MetricDefinition:
     alone: tuple[str, ...] = ()
     capability: str = ""
     table: str = ""
+    selects: str = ""

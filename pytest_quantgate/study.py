@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelTable", "Study", "read"]
 
-_MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options")
+_MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options", "imported")
 _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtype", "device")
 
 
@@ -29,7 +29,7 @@ _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtyp
 class ModelTable:
     """One configured model: a checkpoint that exists (`model`), or a recipe that makes it from the baseline.
 
-    `dtype` and `device` are "auto" unless given.
+    `dtype` and `device` are "auto" unless given. An `imported` one is neither: its figures were measured elsewhere.
     """
 
     name: str
@@ -40,6 +40,7 @@ class ModelTable:
     backend: str = "transformers"
     options: tuple[tuple[str, Scalar], ...] = ()
     recipe: Recipe | None = None
+    imported: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _baseline(file: Path, value: object, defaults: Mapping[str, str]) -> ModelTa
         return None
     place = f"{file}: [tool.quantgate] baseline"
     table = {"model": value} if isinstance(value, str) else value
-    if not isinstance(table, dict) or "model" not in table:
+    if not isinstance(table, dict) or ("model" in table) == bool(table.get("imported")):
         raise ConfigError(f'{place}: write a path or hub id, or a table with model = "..."')
     _refuse_unknown(place, table, _MODEL_KEYS)
     return _entry(place, "baseline", table, defaults)
@@ -179,8 +180,11 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
             f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'"
         )
     _refuse_unknown(place, value, (*_MODEL_KEYS, "quantize"))
-    if ("model" in value) == ("quantize" in value):
-        raise ConfigError(f"{place}: give either model (a checkpoint that exists) or quantize (a recipe)")
+    if ("model" in value) + ("quantize" in value) + bool(value.get("imported")) != 1:
+        raise ConfigError(
+            f"{place}: give either model (a checkpoint that exists) or quantize (a recipe),"
+            " or imported = true if its figures were measured elsewhere"
+        )
     return _entry(place, name, value, defaults, file.parent)
 
 
@@ -197,13 +201,20 @@ def _entry(
         isinstance(item, str | int | float | bool) for item in options.values()
     ):
         raise ConfigError(f"{place} options: write a table of strings, numbers and booleans")
+    is_imported = table.get("imported", False)
+    if not isinstance(is_imported, bool):
+        raise ConfigError(f"{place} imported = {is_imported!r}: write true or false")
     recipe = None
     if root is not None and "quantize" in table:
         if not isinstance(table["quantize"], dict):
             raise ConfigError(f'{place} quantize: write {{ method = "gptq", bits = 4, ... }}')
         recipe = recipes.from_table(name, table["quantize"], root)
     return ModelTable(
-        name=name, options=tuple(sorted(options.items())), recipe=recipe, **{**defaults, **texts}
+        name=name,
+        options=tuple(sorted(options.items())),
+        recipe=recipe,
+        imported=is_imported,
+        **{**defaults, **texts},
     )
 
 

@@ -12,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pytest_quantgate import earlier
-from pytest_quantgate.errors import CheckpointError, QuantgateError
+from pytest_quantgate.errors import CheckpointError, NotMeasurableError, QuantgateError
 from pytest_quantgate.gate import Metric
+from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.measurements import ALWAYS, SANITY, problems_of
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.report import Capability, Problem, Row
@@ -95,7 +96,10 @@ class Tabulation:
         return tuple(one for one in found if math.isfinite(one.loss))
 
     def _is_measured(self, variant: str, metric: Metric) -> bool:
-        steps = self._steps(metric, self.measured.spec(variant))
+        spec = self.measured.spec(variant)
+        if self.measured.imported(spec, metric) is not None:
+            return True
+        steps = self._steps(metric, spec)
         return len(steps) == 2 and self._are_there(steps)  # noqa: PLR2004  the baseline's and its own
 
     def answers(self, variant: str, told: set[str]) -> Iterator[Answers]:
@@ -159,6 +163,11 @@ class Tabulation:
         figures: dict[str, Estimate] = {}
         for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.measured.study.measure)):
             try:
+                if self.measured.imported(spec, metric) is not None:
+                    figures[metric.key] = estimate(metric)
+                    continue
+                if spec.source == IMPORTED:
+                    continue
                 steps = self._steps(metric, spec)
                 if steps and self._are_there(steps):
                     figures[metric.key] = estimate(metric)
@@ -195,8 +204,9 @@ def _capability(
 ) -> Capability:
     """Return one row: both values, their difference, and how many items flipped either way."""
     drop = estimate(replace(metric, relation="drop"))
+    counts: dict[str, int] = {}
     if not metric.statistic:
-        shares = {name: estimate(replace(metric, statistic=name)) for name in ("lost", "won")}
-        counts = {name: round(share.value * share.n) for name, share in shares.items()}
-        return Capability(variant, capability, metric.key, baseline(metric), estimate(metric), drop, **counts)
-    return Capability(variant, capability, metric.key, baseline(metric), estimate(metric), drop)
+        with suppress(NotMeasurableError):  # imported figures say nothing of single items
+            shares = {name: estimate(replace(metric, statistic=name)) for name in ("lost", "won")}
+            counts = {name: round(share.value * share.n) for name, share in shares.items()}
+    return Capability(variant, capability, metric.key, baseline(metric), estimate(metric), drop, **counts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate import machine
 from pytest_quantgate.errors import ConfigError, GateError, UnknownNameError
+from pytest_quantgate.gate import Metric
 from pytest_quantgate.interfaces import Combining, Divisible
 from pytest_quantgate.plan import Want
 from pytest_quantgate.registry import load
@@ -18,7 +19,7 @@ from pytest_quantgate.units import UNITS
 
 if TYPE_CHECKING:
     from pytest_quantgate.earlier import Earlier
-    from pytest_quantgate.gate import Comparison, Gate, Metric
+    from pytest_quantgate.gate import Comparison, Gate
     from pytest_quantgate.interfaces import Observer
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.spec import MetricDefinition, ModelSpec, Protocol, Scalar
@@ -87,7 +88,9 @@ class Wants:
         """
         for comparison in gate.comparisons():
             definition = self.check_terms(comparison)
-            self._protocol(definition.observer, comparison.metric.arguments, definition.table)
+            # what is only imported takes no data and no settings
+            if not self.study.variants or not all(table.imported for table in self.study.variants):
+                self._protocol(definition.observer, comparison.metric.arguments, definition.table)
             if comparison.metric.since:
                 if self.earlier is not None:
                     self.earlier.run(comparison.metric.since)
@@ -102,6 +105,11 @@ class Wants:
         """Return what computes a metric from those of all tasks; None for one that has an observation of its own."""
         observer: object = load(self.definition(metric).observer)
         return observer if isinstance(observer, Combining) else None
+
+    def whole(self, metric: Metric) -> Metric:
+        """Return a metric without statistic and relation, and without the subject: all subjects come from one pass."""
+        selects = self.definition(metric).selects
+        return Metric(metric.name, tuple(pair for pair in metric.arguments if pair[0] != selects))
 
     def is_task(self, metric: Metric) -> bool:
         """Return whether a metric is one of a task."""

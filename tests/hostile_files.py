@@ -90,24 +90,24 @@ WRITING = tuple(
 )
 
 READING = tuple(
-    _file(name, _lines(*lines.strip().splitlines()), **more)
-    for name, lines, more in (
-        ("read_bait", "assert open('{canary}/bait').read()", {}),
-        ("read_passwd", "assert open('/etc/passwd').read()", {}),
-        ("stat", "import os\nos.stat('{canary}/bait')", {}),
-        ("readlink", "import os\nos.readlink('/proc/self/exe')", {}),
-        ("listdir", "import os\nassert os.listdir('{canary}')", {}),
-        ("glob", "import glob\nassert glob.glob('{canary}/*')", {}),
-        ("getcwd", "import os\nos.getcwd()", {}),
-        ("o_path", "import os\nos.open('/', os.O_PATH)", {}),
-        ("imports_planted_module", "import sys\nsys.path.insert(0, '{canary}')\nimport bait_module", {}),
-        ("runs_planted_file", "import runpy\nrunpy.run_path('{canary}/bait_module.py')", {}),
-        ("linecache", "import linecache\nassert linecache.getlines('{canary}/bait')", {}),
-        ("tokenize_open", "import tokenize\ntokenize.open('{canary}/bait_module.py')", {}),
-        ("pwd", "import pwd\npwd.getpwuid(0)", {}),
-        ("statvfs", "import os\nos.statvfs('/')", {}),
-        ("access", "import os\nassert os.access('{canary}/bait', os.R_OK)", {}),
-        ("inotify", "import ctypes\nassert ctypes.CDLL(None).inotify_init() >= 0", {}),
+    _file(name, _lines(*lines.strip().splitlines()))
+    for name, lines in (
+        ("read_bait", "assert open('{canary}/bait').read()"),
+        ("read_passwd", "assert open('/etc/passwd').read()"),
+        ("stat", "import os\nos.stat('{canary}/bait')"),
+        ("readlink", "import os\nos.readlink('/proc/self/exe')"),
+        ("listdir", "import os\nassert os.listdir('{canary}')"),
+        ("glob", "import glob\nassert glob.glob('{canary}/*')"),
+        ("getcwd", "import os\nos.getcwd()"),
+        ("o_path", "import os\nos.open('/', os.O_PATH)"),
+        ("imports_planted_module", "import sys\nsys.path.insert(0, '{canary}')\nimport bait_module"),
+        ("runs_planted_file", "import runpy\nrunpy.run_path('{canary}/bait_module.py')"),
+        ("linecache", "import linecache\nassert linecache.getlines('{canary}/bait')"),
+        ("tokenize_open", "import tokenize\ntokenize.open('{canary}/bait_module.py')"),
+        ("pwd", "import pwd\npwd.getpwuid(0)"),
+        ("statvfs", "import os\nos.statvfs('/')"),
+        ("access", "import os\nassert os.access('{canary}/bait', os.R_OK)"),
+        ("inotify", "import ctypes\nassert ctypes.CDLL(None).inotify_init() >= 0"),
     )
 )
 
@@ -167,7 +167,7 @@ BY_LIBC = tuple(
             ),
             {},
         ),
-        ("loads_a_library", "ctypes.CDLL('libthread_db.so.1')", {}),
+        ("loads_a_library", "ctypes.CDLL('libBrokenLocale.so.1')", {}),
     )
 )
 

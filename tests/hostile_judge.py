@@ -162,7 +162,6 @@ def human_eval(setting: dict[str, Any], hostile: Hostile) -> str:
     filled = places(setting, hostile.name) | {"pid": str(os.getppid())}
     result: list[str] = []
     space: dict[str, Any] = {"__name__": "program"}
-    exec(fill(hostile.helpers, filled), space)
     try:
         exec(fill(hostile.source, filled), space)
         exec(fill(hostile.check, filled), space)

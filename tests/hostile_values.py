@@ -370,6 +370,27 @@ def check(candidate):
 """,
         helpers="def scale(value):\n    return value * 1000 + 7\n",
     ),
+    _of(
+        "prompt_helper_redefined_after_an_unfinished_prompt",
+        """
+        def scale(value):
+            return value * 1000 + 7
+
+        def entry(given):
+            if given:
+                return given
+
+        def scale(value):
+            return value
+        """,
+        check="""
+def check(candidate):
+    assert candidate(3) == scale(3)
+    assert candidate(5) == scale(5)
+""",
+        helpers="def scale(value):\n    return value * 1000 + 7\n\ndef entry(given):\n    if given:\n",
+        bare="harmless",
+    ),
 )
 
 

@@ -141,7 +141,7 @@ class Watch:
             **dropped,
         )
         try:
-            said = process.communicate(timeout=patience)[0].decode("utf-8", "replace")
+            said = str(process.communicate(timeout=patience)[0], "utf-8", "replace")
         except subprocess.TimeoutExpired:
             state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
             said = f"hung in state {state} and was killed"
@@ -198,7 +198,7 @@ class Listeners:
     def __init__(self, path: Path, abstract: str) -> None:
         self.heard: list[str] = []
         self._selector = selectors.DefaultSelector()
-        made = {
+        made: dict[str, tuple[int, int, Any]] = {
             "port": (socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)),
             "udp": (socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 0)),
             "unix": (socket.AF_UNIX, socket.SOCK_STREAM, str(path)),

@@ -9,15 +9,18 @@ from __future__ import annotations
 import collections
 import os
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from honest_programs import HONEST
 from hostile_programs import HOSTILE, Hostile
 from hostile_watch import NOBODY, SECONDS, Watch, interpreter
+
+from pytest_quantgate.sandbox import Box, Limits, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +30,25 @@ pytestmark = [pytest.mark.slow]
 REASON = 300
 MEMORY = 400 << 20
 BARE_AT_ONCE = 6
-BITTEN = 0.95
+BITTEN = 0.9  # machines differ in what they forbid themselves
+HOGS = 20
+HOG = """
+import time
+
+def entry(given):
+    kept = bytearray(90 << 20)
+    kept[::4096] = b"x" * len(kept[::4096])
+    time.sleep(1000)
+"""
+MODEST = """
+import time
+
+def entry(given):
+    kept = bytearray(b"x") * (150 << 20)
+    time.sleep(0.1)
+    return len(kept) >> 20
+"""
+ASKS = "def check(candidate):\n    assert candidate(0) == 150\n"
 MODES = [(user, layers) for user in ("root", "user") for layers in ("all", "floor")]
 
 
@@ -37,9 +58,7 @@ def wanted_user(name: str) -> int:
         pytest.skip("the tests do not run as root")
     user = 0 if name == "root" else NOBODY if os.geteuid() == 0 else os.geteuid()
     if not interpreter(user):
-        pytest.skip(
-            f"no Python of this version that uid {user} can run: {os.path.realpath(os.sys.executable)}"
-        )
+        pytest.skip(f"no Python of this version that uid {user} can run: {os.path.realpath(sys.executable)}")
     return user
 
 
@@ -154,12 +173,26 @@ def test_time_and_memory_are_bounded(judged: Judged) -> None:
     assert judged.found["memory"] < MEMORY
 
 
+@pytest.mark.parametrize("layers", ["all", "floor"])
+def test_hogs_that_sleep_do_not_fail_the_honest(layers: Literal["all", "floor"]) -> None:
+    """Programs that hold memory and wait, more than one after the other, take none from the program beside them."""
+    pytest.importorskip("resource", reason="no sandbox but on Unix")
+    hogs = [Program(f"hog {number}", HOG, "entry", ASKS) for number in range(HOGS)]
+    honest = [Program(f"honest {number}", MODEST, "entry", ASKS) for number in range(HOGS)]
+    programs = [program for pair in zip(hogs, honest, strict=True) for program in pair]
+    with Box(Limits(seconds=SECONDS, memory=256 << 20), workers=1, layers=layers) as box:
+        outcomes = dict(zip((one.name for one in programs), box.judge(programs), strict=True))
+    wrong = [f"{one.name}: {outcomes[one.name].reason}" for one in honest if not outcomes[one.name].passed]
+    assert not wrong, report(wrong)
+    assert not any(outcomes[one.name].passed for one in hogs)
+
+
 def test_the_corpus_is_a_corpus() -> None:
     """Every kind is there, names are folders' names, and most programs must fail."""
     counts = collections.Counter(one.kind for one in HOSTILE)
     assert set(counts) == {"verdict", "files", "secrets", "processes", "network", "resources", "output"}
     assert min(counts.values()) >= 20
-    names = [one.name for one in (*HOSTILE, *HONEST)]
+    names = [one.name for one in HOSTILE] + [one.name for one in HONEST]
     assert len(set(names)) == len(names)
     assert all(name.replace("_", "").isalnum() for name in names)
     assert len(of("failed")) > 0.9 * len(HOSTILE)
@@ -193,7 +226,7 @@ def test_without_a_box_the_programs_bite(folder: Path) -> None:
 
 def bites(name: str, found: dict[str, Any], seen: dict[str, list[str]]) -> bool:
     """Return whether a program got through: it passed, it ended or changed its parent, or it left a trace."""
-    if "died" in found or found["passed"] or found["changed"] or found["left"] or found["signals"]:
+    if "died" in found or any(found[what] for what in ("passed", "told", "changed", "left", "signals")):
         return True
     marks = (f"canaries/{name}/", f"-{name}", f"{name}:")
     return any(mark in line for lines in seen.values() for line in lines for mark in marks)

@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_history(commands)
     _add_flips(commands)
+    _add_import(commands)
     _add_rejudge(commands)
     _add_baseline(commands)
     _add_store(commands)
@@ -112,6 +113,26 @@ def _add_flips(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--limit", type=_count, default=20, metavar="N", help="how many of each; 0 for all (default: 20)"
     )
     flips.set_defaults(module="flips")
+
+
+def _add_import(commands: argparse._SubParsersAction[_Parser]) -> None:
+    importing = commands.add_parser(
+        "import",
+        help="keep a results file of another tool as a model's own",
+        description="Keep what lm-evaluation-harness, llama.cpp, vLLM or Evalution measured, to be judged by gates.",
+        epilog="What is imported for a model is not measured again. --variant baseline is the unquantized reference.",
+    )
+    importing.add_argument("format", help="lm-eval, llama.cpp, vllm or evalution")
+    importing.add_argument("file", metavar="FILE", help="the results file or log")
+    importing.add_argument("--variant", required=True, metavar="NAME", help="the model that it is of")
+    importing.add_argument(
+        "--samples",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="lm-eval's samples of a task; may be repeated",
+    )
+    _with_store(importing, "importing")
 
 
 def _add_rejudge(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -33,9 +33,9 @@ import numpy as np
 from pytest_quantgate import network, stats
 from pytest_quantgate.errors import ConfigError, NotMeasurableError, ObservationError, UsageError
 from pytest_quantgate.escaping import plain
-from pytest_quantgate.metrics.lm_eval import contained
 from pytest_quantgate.spec import Protocol, digest
 from pytest_quantgate.tasks import rows
+from pytest_quantgate.tasks.harness import contained
 from pytest_quantgate.tasks.questions import PROMPTS, Questions, as_answer
 from pytest_quantgate.tasks.task import Task, definition
 from pytest_quantgate.tasks.ways import DECODING, Answered, check_decoding, written
@@ -161,7 +161,9 @@ _DEFINED = definition(
     observer="pytest_quantgate.metrics.evaluate:OBSERVER",
     task=OBSERVER,
 )
-EVALUATE = replace(_DEFINED, arguments=tuple(name for name in _DEFINED.arguments if name != "options"))
+EVALUATE = replace(
+    _DEFINED, selects="", arguments=tuple(name for name in _DEFINED.arguments if name != "options")
+)
 
 
 # --- the metric

@@ -238,4 +238,5 @@ def definition(
         alone=scores.CHANGES,
         capability=capability,
         table=table,
+        selects="of",
     )
