@@ -43,19 +43,17 @@ def measure(repetitions: int = 7) -> list[Row]:
         (problem, body if number % ENDLESS else BODIES[number // ENDLESS % 2])
         for number, (problem, body) in enumerate(honest)
     ]
-    workers = len(os.sched_getaffinity(0))
     return [
-        _compared(
-            "canonical solutions of HumanEval", honest, SECONDS, workers, repetitions, aim="at least 5"
-        ),
-        _compared("of them 1 % endless, limit 1 s", mixed, LIMIT, workers, max(1, repetitions // 2)),
-        _start(workers, repetitions),
+        _compared("canonical solutions of HumanEval", honest, SECONDS, repetitions, aim="at least 5"),
+        _compared("of them 1 % endless, limit 1 s", mixed, LIMIT, max(1, repetitions // 2)),
+        _start(repetitions),
     ]
 
 
 def _compared(
-    what: str, work: list[tuple[Problem, str]], limit: float, workers: int, repetitions: int, aim: str = ""
+    what: str, work: list[tuple[Problem, str]], limit: float, repetitions: int, aim: str = ""
 ) -> Row:
+    workers = len(os.sched_getaffinity(0))
     right = sum(body not in BODIES for _, body in work)
     with Box(Limits(seconds=limit), workers=workers) as box:
         layers = box.facts["sandbox"]
@@ -93,7 +91,9 @@ def _theirs(work: list[tuple[Problem, str]], limit: float, workers: int, right: 
     return judge
 
 
-def _start(workers: int, repetitions: int) -> Row:
+def _start(repetitions: int) -> Row:
+    workers = len(os.sched_getaffinity(0))
+
     def start() -> None:
         with Box(workers=workers):
             pass

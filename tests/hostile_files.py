@@ -307,7 +307,9 @@ return secret_in(blob)""",
             """import gc
 seen = []
 for found in gc.get_objects():
-    for value in found.values() if type(found) is dict else found if type(found) in (list, tuple) else ():
+    if found is seen:
+        continue
+    for value in list(found.values() if type(found) is dict else found if type(found) in (list, tuple) else ()):
         if type(value) is str and 'qgsecret-' in value or type(value) is bytes and b'qgsecret-' in value:
             if len(value) == 41:
                 seen.append(value if type(value) is bytes else value.encode())

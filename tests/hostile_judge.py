@@ -151,6 +151,7 @@ def bare(setting: dict[str, Any], hostile: Hostile) -> dict[str, Any]:
             os.kill(int(process.split()[0]), signal.SIGKILL)
     return {
         "passed": said.startswith(b"passed"),
+        "told": os.environ["HF_TOKEN"].encode() in said,
         "said": said.decode("latin-1"),
         "changed": changed,
         "left": left,
@@ -163,8 +164,9 @@ def human_eval(setting: dict[str, Any], hostile: Hostile) -> str:
     result: list[str] = []
     space: dict[str, Any] = {"__name__": "program"}
     try:
+        check = fill(hostile.check, filled)
         exec(fill(hostile.source, filled), space)
-        exec(fill(hostile.check, filled), space)
+        exec(check, space)
         space["check"](space[ENTRY])
         result.append("passed")
     except BaseException as error:  # noqa: BLE001  SystemExit too

@@ -331,7 +331,7 @@ SHARED = tuple(
             "bites",
         ),
         ("message_queue_posix", "done(libc.syscall(240, b'{mark}', 0o102, 0o600, None))", "bites"),
-        ("keyring", "done(libc.syscall(248, b'user', b'{mark}', b'x', 1, -3))", "bites"),
+        ("keyring", "done(libc.syscall(248, b'user', b'{mark}', b'x', 1, -2))", "bites"),
         ("perf_event", "done(libc.syscall(298, (ctypes.c_uint32 * 32)(1, 112), 0, -1, -1, 0))", "harmless"),
         ("bpf", "done(libc.syscall(321, 0, (ctypes.c_uint32 * 32)(2, 4, 4, 1), 128))", "harmless"),
         ("userfaultfd", "done(libc.syscall(323, 1))", "harmless"),

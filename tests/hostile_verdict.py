@@ -93,18 +93,16 @@ def inner(candidate):
         import sys
 
         def texts():
-            for found in gc.get_objects():
-                for value in found.values() if isinstance(found, dict) else [found]:
-                    if isinstance(value, str) and "candidate(%d) == " in value:
-                        continue
-                    if isinstance(value, (str, bytes)):
-                        yield value if isinstance(value, str) else value.decode("latin-1")
             frame = sys._getframe()
             while frame is not None:
                 for value in frame.f_locals.values():
                     if isinstance(value, str):
                         yield value
                 frame = frame.f_back
+            for found in gc.get_objects():
+                for value in list(found.values()) if isinstance(found, dict) else [found]:
+                    if isinstance(value, (str, bytes)):
+                        yield value if isinstance(value, str) else value.decode("latin-1")
 
         def entry(given):
             for text in texts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hostile_programs import HOSTILE
+from hostile_programs import HOSTILE, Hostile
 
 HERE = Path(__file__).resolve().parent
 NOBODY = 65534
@@ -26,6 +27,7 @@ SECONDS = 1.0
 PATIENCE, BARE_PATIENCE = 400.0, 10.0
 SCATTERED = ("/tmp", "/var/tmp", "/dev/shm", "/")
 IPC = ("shm", "sem", "msg")
+libc = ctypes.CDLL(None)
 
 
 class Watch:
@@ -178,6 +180,16 @@ class Watch:
                     place = int(line.split()[0]) - self.key
                     if 0 <= place < len(HOSTILE):
                         found.append(f"{HOSTILE[place].name}: {kind} {line.split()[0]}")
+        return found + [f"{one.name}: mq {name}" for one, name in self._queues()]
+
+    def _queues(self) -> list[tuple[Hostile, str]]:
+        """Return POSIX message queues with one of this run's marks; those lie in no folder."""
+        found = []
+        for one in HOSTILE:
+            name = f"/{self.run}-{one.name}"
+            if one.trace == "ipc" and (queue := libc.mq_open(name.encode(), os.O_RDONLY)) >= 0:
+                os.close(queue)
+                found.append((one, name))
         return found
 
     def close(self) -> None:
@@ -188,8 +200,10 @@ class Watch:
                 shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink()
         for shared in self._shared():
             _, kind, key = shared.split()
-            flag = {"shm": "-M", "sem": "-S", "msg": "-Q"}[kind]
-            subprocess.run(["ipcrm", flag, key], check=False)
+            if kind == "mq":
+                libc.mq_unlink(key.encode())
+            else:
+                subprocess.run(["ipcrm", {"shm": "-M", "sem": "-S", "msg": "-Q"}[kind], key], check=False)
 
 
 class Listeners:

@@ -48,7 +48,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def questions(count: int = 12, seed: int = 0) -> list[Choices]:
     """Return questions behind two long beginnings, the later ones with choices of several tokens."""
     rng = np.random.default_rng(seed)
-    beginnings = [rng.integers(1, 320, 60), rng.integers(1, 320, 70)]
+    beginnings = [rng.integers(1, 320, 66), rng.integers(1, 320, 70)]
     found = []
     for number in range(count):
         own = rng.integers(1, 320, rng.integers(4, 25))
@@ -78,7 +78,7 @@ def test_shared_and_batched_is_as_one_by_one(loaded: Any, kind: str) -> None:
     asked = questions()
     for ours, theirs in zip(model.likelihoods(asked, quiet), alone.likelihoods(asked, quiet), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
-    prompts = [Prompt(one.context) for one in asked]
+    prompts = [Prompt(one.context) for one in questions(36)]  # enough that their beginnings are shared
     decoding = Decoding(12)
     ours, theirs = (one.complete(prompts, decoding, quiet) for one in (model, alone))
     assert [answer.text for answer in ours] == [answer.text for answer in theirs]

@@ -130,6 +130,24 @@ def test_flips_prints_both_answers(tasks: Any, capsys: pytest.CaptureFixture[str
     assert main(["flips", file, "--variant", "nobody"]) == 4
 
 
+def test_a_report_is_judged_again(tasks: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the stored answers, without the study: each task by its own observation, also where two have one kind."""
+    more = words(50)
+    task_data.write_lines(tasks.path / "more.jsonl", more)
+    tasks.tables["tasks.more"] = 'kind = "multiple-choice"\ndata = "more.jsonl"'
+    tasks.gates(words="words.drop < 1 and more.drop < 1")
+    found = report(tasks)
+    figures = {row["name"]: row["figures"] for row in found["variants"]}["bad"]
+    file, store = str(tasks.path / "out" / "report.json"), str(tasks.path / ".quantgate")
+    capsys.readouterr()
+    for name in ("words", "more"):
+        drop = figures[f"{name}.drop"]["value"]
+        gates = ["--gate", f"{name}.drop > {drop - 1e-6}", "--gate", f"{name}.drop < {drop + 1e-6}"]
+        assert main(["rejudge", file, "--store", store, "--variant", "bad", *gates]) == 0, (
+            capsys.readouterr().out
+        )
+
+
 def test_answers_are_taken_from_the_store(tasks: Any) -> None:
     """A second run loads no model, and judges another gate on the same answers."""
     tasks.gates(words="words.drop < 1")

@@ -97,7 +97,7 @@ def ask(model: Any, task: Task, data: Path, **settings: Any) -> Asked:
     """Run a task as the engine does."""
     protocol = task.protocol({}, {"data": str(data), **settings}, Path())
     places: dict[str, Any] = dict(protocol.places)
-    items = task.source.read(places["request"], Path(), "").items
+    items = task.source.read(places["request"], Path(), task.kind).items
     return Asked(task, items, task.observe(tiny.Subject(model), protocol, None, quiet))
 
 
@@ -138,6 +138,7 @@ class Harness:
         """Return the same network as lm-eval drives it."""
         from lm_eval.models.huggingface import HFLM
 
+        model.native.generation_config.max_new_tokens = None  # it would win over lm-eval's own limit
         return HFLM(
             pretrained=model.native,
             tokenizer=model.tokenizer,
@@ -231,12 +232,18 @@ def test_ceval_is_that_of_lm_eval(
     tasks = [
         harness.task(
             f"ceval/ceval-valid_{subject}.yaml",
-            {split: rows.file_rows(data / split / f"{subject}_{split}.csv") for split in ("val", "dev")},
+            {split: _chinese(data, subject, split) for split in ("val", "dev")},
             num_fewshot=SHOTS,
         )
         for subject in CHINESE
     ]
     same_choices(asked, tasks, model)
+
+
+def _chinese(folder: Path, subject: str, split: str) -> list[dict[str, str]]:
+    """Return C-Eval's rows with the same columns in both splits."""
+    found = rows.file_rows(folder / split / f"{subject}_{split}.csv")
+    return [{name: row[name] for name in ("question", *LETTERS, "answer")} for row in found]
 
 
 def _write_published(folder: Path) -> None:
@@ -259,20 +266,21 @@ def _write_published(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "source", "shots"),
+    "case",
     [
         ("example", "example", 0),
         ("example", "own", WORKED),
         ("tiny vocabulary", "own", WORKED),
         ("tiny vocabulary, bos", "own", WORKED),
-        pytest.param("llama", "published", WORKED, marks=needs_data),
-        pytest.param("gemma3", "published", WORKED, marks=needs_data),
+        pytest.param(("llama", "published", WORKED), marks=needs_data),
+        pytest.param(("gemma3", "published", WORKED), marks=needs_data),
     ],
 )
 def test_gsm8k_is_that_of_lm_eval(
-    loaded: Callable[[str], Any], harness: Harness, tmp_path: Path, name: str, source: str, shots: int
+    loaded: Callable[[str], Any], harness: Harness, tmp_path: Path, case: tuple[str, str, int]
 ) -> None:
     """Greedy answers in the plain form: prompts and texts alike, and the verdict of both filters on each."""
+    name, source, shots = case
     model, data = loaded(name), tmp_path / "gsm8k"
     test, train = _worked(source)
     task_data.write_lines(data / "test.jsonl", test)
@@ -356,7 +364,7 @@ ANSWERS_BY_HAND = (
     ("####18", "18"), ("#### 18 #### 19", "18"), ("#### 18 #### 19", "19"), ("#### 18\n#### 19", "18"), ("", "18"),
     ("none", "18"), ("#### ", "18"), ("#### .", "."), ("3.5", "3.5"), ("1.", "1"), ("18%", "18"), ("x = 7, y = 8", "8"),
     ("#### 0.50", "0.5"), ("#### 007", "7"), ("... 5", "5"), ("5 ...", "5"), ("$", "$"), ("$5, $6,", "6"),
-    ("\u0663 #### 3", "3"), ("#### 12\u00a0000", "12"), ("[invalid]", "[invalid]"),
+    ("\u0663 #### 3", "3"), ("#### 12\u00a0000", "12"),
 )  # fmt: skip
 
 
@@ -376,7 +384,7 @@ def test_filters_are_those_of_lm_eval(harness: Harness) -> None:
             f"{dice.choice(('#### ', '####', '', '$', 'is '))}{value}{dice.choice(('', '.', ',', ' x', ' 2', '%'))}",
             value,
         )
-        for value in (dice.choice(("7", "-2", "3.5", "1,000", "$5")) for _ in range(500))
+        for value in (dice.choice(("7", "-2", "3.5", "1,000", "$5")) for _ in range(1500))
     ]
     pairs = [*ANSWERS_BY_HAND, *random_ones, *near]
     docs = [{"question": f"q{n}", "answer": f"work\n#### {right}"} for n, (_, right) in enumerate(pairs)]

@@ -40,6 +40,8 @@ __all__ = ["Decoder"]
 ROWS_AT_ONCE = 256
 CACHE_BYTES = 2**30  # of a CPU
 GPU_SHARE = 0.5  # of the free memory
+LEAST_SHARED = 64  # ids
+LEAST_ROWS = 16
 DROP_AT = 0.75  # of a batch's rows: finished ones are dropped when fewer than this share are left
 
 Layout: TypeAlias = Literal["padded", "equal", "single"]
@@ -114,12 +116,7 @@ class Decoder:
         longest = sorted(rows, key=lambda row: -len(row.ids))
         layout = self._layout or self._look_at(longest)
         budget = self._budget = self._budget or Budget(self._room(), ROWS_AT_ONCE)
-        whole = [Group(0, tuple(range(len(longest))))]
-        parts = (
-            whole
-            if layout == "single"
-            else groups([r.ids for r in longest], [len(r.ids) - 1 for r in longest])
-        )
+        parts = [_alone(longest)] if layout == "single" else _groups(longest)
         for length, members in parts:
             chosen = [longest[index] for index in sorted(members)]
             shared = self._start(chosen[0].ids[:length]) if length else None
@@ -247,6 +244,18 @@ class Decoder:
         text = self._text(row.tokens)
         cuts = [text.index(stop) for stop in decoding.stops if stop in text]
         return Completion(text[: min(cuts)] if cuts else text, len(row.tokens), ended)
+
+
+def _alone(rows: Sequence[_Row]) -> Group:
+    return Group(0, tuple(range(len(rows))))
+
+
+def _groups(rows: Sequence[_Row]) -> list[Group]:
+    """Return the rows that begin alike, where that is worth a loop of their own: each token costs a pass per group."""
+    found = groups([row.ids for row in rows], [len(row.ids) - 1 for row in rows], LEAST_SHARED)
+    large = [group for group in found if group.length and len(group.members) >= LEAST_ROWS]
+    rest = tuple(index for group in found if group not in large for index in group.members)
+    return [*large, *([Group(0, rest)] if rest else [])]
 
 
 def _together(rows: Sequence[_Row], layout: Layout) -> Iterator[list[_Row]]:

@@ -17,7 +17,7 @@ from pytest_quantgate.escaping import plain
 from pytest_quantgate.history import History
 from pytest_quantgate.marks import as_confidence
 from pytest_quantgate.parse import parse, parse_metric
-from pytest_quantgate.registry import Registry
+from pytest_quantgate.registry import Registry, load
 from pytest_quantgate.store import Store
 from pytest_quantgate.study import Study
 from pytest_quantgate.verdict import Rule, judge
@@ -39,7 +39,7 @@ def run(chosen: Namespace) -> int:
     gates = [parse(text) for text in chosen.gate]
     rule = Rule(as_confidence(chosen.confidence))
     report = read_report(Path(chosen.report))
-    stored = _stored(existing_store(chosen.store))
+    stored = _stored(existing_store(chosen.store), report)
     for gate in gates:
         stored.check(gate)
     verdicts = [
@@ -62,10 +62,23 @@ def _rows(report: Report, names: Sequence[str]) -> list[Row]:
     return [known[name] for name in names or known]
 
 
-def _stored(folder: Path) -> _Stored:
+def _stored(folder: Path, report: Report) -> _Stored:
     store = Store(folder, writable=False)
     earlier = Earlier(History(folder), store)
-    return _Stored(store, earlier, Wants(Registry(), Study(Path())))
+    registry = Registry()
+    _define_tasks(registry, store, report)
+    return _Stored(store, earlier, Wants(registry, Study(Path())))
+
+
+def _define_tasks(registry: Registry, store: Store, report: Report) -> None:
+    """Make metrics of the run's own tasks: their observations say what they were."""
+    for row in report.variants:
+        for text, keys in row.steps.items():
+            name = parse_metric(text).name
+            step = store.step(keys[0]) if keys and name not in registry.names("metrics") else None
+            found = load("pytest_quantgate.metrics.own:known")(name, step.observe) if step else None
+            if found is not None:
+                registry.define(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +118,15 @@ class _Stored:
 
     def _keys(self, row: Row, metric: Metric) -> tuple[str, ...]:
         """Return the keys of the observation that holds a metric: that of any metric of the same pass."""
-        observer = self.wants.definition(metric).observer
-        plainly = replace(metric, statistic="", relation="", since="")
+        definition = self.wants.definition(metric)
+        plainly = self.wants.whole(metric)
         for text, keys in row.steps.items():
             known = parse_metric(text)
-            same = replace(known, name=plainly.name) == plainly and keys
-            if same and self._observer_of(known) == observer:
+            if not keys or self._observer_of(known) != definition.observer:
+                continue
+            # tasks of one kind have one observer: only metrics of a pass over a corpus share it by name
+            alike = self.wants.whole(known)
+            if (alike if definition.capability else replace(alike, name=plainly.name)) == plainly:
                 return keys
         raise NotMeasurableError(
             f"{row.name}: the report names no observation that {plainly} is computed from"

@@ -1,8 +1,8 @@
 """Tasks of the user's own: a JSON-lines file and a few lines of configuration make a metric of any name.
 
-    [tool.quantgate.tasks.trivia]
-    kind = "multiple-choice"        # or "question-answer", "code"
-    data = "trivia.jsonl"
+        [tool.quantgate.tasks.trivia]
+        kind = "multiple-choice"        # or "question-answer", "code"
+        data = "trivia.jsonl"
 
 multiple-choice   rows {question, choices, answer}; the choice that the model finds most probable; `.norm` per byte.
 question-answer   rows {question, answer}; the model writes, and its answer is read: a number after "####" where the
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.spec import MetricDefinition
 
-__all__ = ["CHOICE", "KINDS", "PROGRAM", "QUESTION", "definitions"]
+__all__ = ["CHOICE", "KINDS", "PROGRAM", "QUESTION", "definitions", "known"]
 
 QUESTION = Task("question-answer", Questions(as_answer, PROMPTS), ANSWERS)
 CHOICE = Task("multiple-choice", Questions(as_choice, {**PROMPTS, "letters": False}), CHOICES)
@@ -59,6 +59,15 @@ def definitions(
 
     """
     return [_definition(name, table, frozenset(taken), file) for name, table in tables.items()]
+
+
+def known(name: str, observer: str) -> MetricDefinition | None:
+    """Return the metric of a task that another run configured, by its observer; None if that is none of these."""
+    for attribute, task in KINDS.values():
+        if observer == f"{__name__}:{attribute}":
+            summary = f"{name}: share of right answers"
+            return definition(name, summary, name, observer=observer, task=task, table=f"tasks.{name}")
+    return None
 
 
 def _definition(name: str, table: Mapping[str, Any], taken: frozenset[str], file: object) -> MetricDefinition:

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from pytest_quantgate.errors import NotMeasurableError
-from pytest_quantgate.sandbox.programs import Limits, Outcome, Program
+from pytest_quantgate.sandbox.memory import most_at_once
+from pytest_quantgate.sandbox.programs import MIB, Limits, Outcome, Program
 
 __all__ = ["Box"]
 
@@ -27,6 +28,7 @@ _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"}
 _START_SECONDS = 60.0
 _STOP_SECONDS = 5.0
 _REPORT = 65_536
+_PAIR = 64 * MIB
 _WAY_ON = "to run the programs with your own rights all the same: --quantgate-allow-unsafe-code"
 _UNSANDBOXED = "UNSANDBOXED"
 
@@ -68,6 +70,7 @@ class Box:
         self._workers = workers or _cores()
         self._layers = layers
         self._unsafe = unsafe
+        self._most = most_at_once(self._workers, limits.memory)
         self._open = contextlib.ExitStack()
         self._dispatch: Any = None
 
@@ -89,7 +92,7 @@ class Box:
         with contextlib.ExitStack() as stack:
             status, controls = self._start(stack)
             self.facts = self._report(status)
-            self._dispatch = Dispatch([Worker(control) for control in controls], self.limits)
+            self._dispatch = Dispatch([Worker(control) for control in controls], self.limits, self._most)
             stack.callback(self._dispatch.close)
             self._prove(canaries)
             self._open = stack.pop_all()
@@ -135,6 +138,8 @@ class Box:
             "unsafe": self._unsafe,
             "status": status,
             "controls": controls,
+            # room for every open program's own limit, and for the judges: no program can starve another
+            "memory": self._most * self.limits.memory + _PAIR * self._most,
         }
         for end in ours:
             stack.callback(end.close)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from pytest_quantgate.sandbox import kernel, landlock, seccomp, walls
+from pytest_quantgate.sandbox import guest, kernel, landlock, seccomp, walls
 from pytest_quantgate.sandbox.cgroups import Groups
 from pytest_quantgate.sandbox.keeper import Keeper
 from pytest_quantgate.sandbox.library import Library, preload
@@ -55,7 +55,7 @@ def build(setting: dict[str, Any]) -> NoReturn:
         got = [walls.namespaces()] if walled else []
         if walled:
             workers = len(setting["controls"])
-            groups.make(2 * workers * setting["limits"]["memory"], workers * _PROCESSES_PER_WORKER)
+            groups.make(setting["memory"], workers * _PROCESSES_PER_WORKER)
         first = os.fork()
         if first == 0:
             inside = _Inside(
@@ -170,6 +170,7 @@ class _Inside:
 
     def _fork(self) -> None:
         self.library.move_in()
+        guest.silence()
         rehearse()
         gc.collect()
         gc.freeze()

@@ -5,6 +5,7 @@ It reads from a judge one short frame with the nonce that it gave that judge, an
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 import selectors
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from pytest_quantgate.escaping import ascii_only, plain
 from pytest_quantgate.sandbox import keeper, protocol
-from pytest_quantgate.sandbox.judge import LOST
+from pytest_quantgate.sandbox.judge import LOST, compiled
 from pytest_quantgate.sandbox.programs import Limits, Outcome, Program
 from pytest_quantgate.sandbox.workers import Pair, Run, Worker, ending, gone
 
@@ -25,7 +26,7 @@ WALL = 3
 """How many times its CPU seconds a program may take by the wall clock."""
 
 _AHEAD = 4  # pairs of each worker that wait for work
-_BUSY, _OPEN = 3, 16  # programs of each worker that compute, and that are there at all
+_BUSY = 3  # programs of each worker that compute
 _VERDICT = 16_384
 _REASON = 300
 _HEADER = 4
@@ -38,13 +39,16 @@ class Dispatch:
     Args:
         workers: the keepers.
         limits: of every program.
+        most: how many programs may be there at once, those that sleep included: each may hold `limits.memory`.
 
     """
 
-    def __init__(self, workers: Sequence[Worker], limits: Limits) -> None:
+    def __init__(self, workers: Sequence[Worker], limits: Limits, most: int) -> None:
         self._workers = workers
+        self._most = most
         self._limits = limits
         self._selector = selectors.DefaultSelector()
+        self._compiled = functools.lru_cache(maxsize=512)(compiled)
         self._numbers = 0
         self._runs: dict[int, Run] = {}
         self._waiting: deque[tuple[int, Program, float]] = deque()
@@ -112,7 +116,7 @@ class Dispatch:
 
     def _room(self) -> bool:
         busy = sum(not run.idle for run in self._runs.values())
-        return busy < _BUSY * len(self._workers) and len(self._runs) < _OPEN * len(self._workers)
+        return busy < _BUSY * len(self._workers) and len(self._runs) < self._most
 
     def _freest(self) -> Worker | None:
         worker = max(self._workers, key=lambda one: len(one.ready))
@@ -134,8 +138,9 @@ class Dispatch:
         run = Run(place, pair, seconds, time.monotonic(), secrets.token_hex(16))
         self._runs[pair.number] = run
         pair.worker.ask((keeper.GO, pair.number, seconds))
-        job = {"nonce": run.nonce, "check": program.check, "entry_point": program.entry_point}
-        run.unsent[pair.judge] = memoryview(protocol.pack(job | {"helpers": program.helpers}))
+        job = {"nonce": run.nonce, "check": program.check, "code": self._compiled(program.check)}
+        job |= {"entry_point": program.entry_point, "helpers": program.helpers}
+        run.unsent[pair.judge] = memoryview(protocol.pack(job))
         run.unsent[pair.guest] = memoryview(protocol.pack({"source": program.source}))
         for end in (pair.guest, pair.judge):
             end.setblocking(False)

@@ -6,25 +6,30 @@ of Python's own types. The check's code comes from a data set and is trusted; wh
 
 from __future__ import annotations
 
+import binascii
 import builtins
 import contextlib
 import importlib
+import marshal
 import os
 import random
 import sys
+import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import MAGIC_NUMBER
 from types import CodeType
 from typing import Any, NoReturn
 
 from pytest_quantgate.sandbox import protocol
 
-__all__ = ["LOST", "run", "work"]
+__all__ = ["LOST", "compiled", "run", "work"]
 
 LOST = "the program ended before its check"
 """The reason where the guest is gone; the parent knows more, by its exit status."""
 
 _LONGEST = 1000
 _JOB = 64 * 2**20
+_SHORT = 64 * 1024
 
 
 class _Broken(BaseException):
@@ -71,6 +76,10 @@ class _Guest:
         except OSError:
             raise self._broken(LOST) from None
         kind, *rest = self._received()
+        if kind == "refused":
+            # no exception of the program's: a check that expects one must not take it for that
+            said = rest[0][:_LONGEST] if rest and type(rest[0]) is str else ""
+            raise self._broken(f"the program's answer: {said}")
         if kind != "returned" or len(rest) != 1:
             raise _exception(kind, *rest)
         try:
@@ -111,18 +120,42 @@ def work(verdict: int, calls: int) -> None:
     wire.send({"nonce": nonce, "reason": reason[:_LONGEST]})
 
 
-def _judged(guest: _Guest, check: str, entry_point: str, helpers: str) -> str:
+def compiled(check: str) -> str:
+    """Return a check's code, for processes of this version of Python, as text; "" where it is left to them.
+
+    The parent does it once for all programs of a task, where each judge would fill pages with a parser's memory.
+    """
+    if len(check) > _SHORT:
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            code = compile(check, "<check>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
+        return ""  # the judge says what is wrong with it
+    return binascii.b2a_base64(MAGIC_NUMBER + marshal.dumps(code), newline=False).decode("ascii")
+
+
+def _loaded(check: str, code: str) -> CodeType:
+    body = binascii.a2b_base64(code)
+    if not body.startswith(MAGIC_NUMBER):
+        return compile(check, "<check>", "exec", dont_inherit=True)
+    found: CodeType = marshal.loads(body[len(MAGIC_NUMBER) :])  # noqa: S302  written by the parent
+    return found
+
+
+def _judged(guest: _Guest, check: str, code: str, entry_point: str, helpers: str) -> str:
     """Return "" for a program that passes, else why it does not."""
     names: dict[str, Any] = {"__name__": "check"}
     try:
         guest.wait()
         random.seed(0)
-        code = compile(check, "<check>", "exec", dont_inherit=True)
+        body = _loaded(check, code)
         if entry_point not in guest.names:
             return f"NameError: the program defines no {entry_point}"
-        names |= _beside(guest, code, helpers)
+        names |= _beside(guest, body, helpers)
         names[entry_point] = candidate = guest.function(entry_point)
-        exec(code, names)  # noqa: S102  the check is trusted
+        exec(body, names)  # noqa: S102  the check is trusted
         names["check"](candidate)
     except BaseException as error:  # noqa: BLE001  SystemExit in a check is no pass either
         return _described(error, check)
@@ -167,7 +200,8 @@ def _exception(kind: object, *rest: object) -> BaseException:
     text = text[:_LONGEST] if type(text) is str else ""
     if not (isinstance(found, type) and issubclass(found, BaseException)):
         return RuntimeError("an answer that the guest does not give")
-    if not issubclass(found, Exception):
+    # these would end a loop of the check, which would then find nothing wrong
+    if not issubclass(found, Exception) or issubclass(found, StopIteration | StopAsyncIteration):
         return RuntimeError(f"{name}: {text}")
     try:
         return found(text)

@@ -48,7 +48,7 @@ class Limits:
     """
 
     seconds: float = 5.0
-    memory: int = 1024 * MIB
+    memory: int = 512 * MIB
     stack: int = 16 * MIB
     source: int = 256 * 1024
 

@@ -92,6 +92,8 @@ class _Programs:
                     extraction.program(item.question, found[row * samples + number].text, item.entry_point),
                     item.entry_point,
                     item.check,
+                    # what the check calls beside the function is the prompt's own, never the model's
+                    helpers=item.question,
                 )
                 for row, item in enumerate(items)
                 for number in range(samples)
