@@ -108,7 +108,7 @@ class Wants:
 
     def whole(self, metric: Metric) -> Metric:
         """Return a metric without statistic and relation, and without the subject: all subjects come from one pass."""
-        selects = self.definition(metric).selects
+        selects = self.registry.get("metrics", metric.name).selects
         return Metric(metric.name, tuple(pair for pair in metric.arguments if pair[0] != selects))
 
     def is_task(self, metric: Metric) -> bool:
