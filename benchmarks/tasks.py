@@ -94,7 +94,7 @@ def _rows(case: Case, repetitions: int) -> list[Row]:
 def _random() -> Case:
     """Return a random decoder of 24 M parameters with GPT-2's vocabulary, or as many numbers."""
     folder = DATA / "tokenizers" / "gpt2"
-    tokenizer = AutoTokenizer.from_pretrained(folder) if folder.is_dir() else networks.numbers(VOCABULARY)
+    tokenizer = AutoTokenizer.from_pretrained(folder) if folder.is_dir() else _numbers()
     torch.manual_seed(0)
     end = tokenizer.eos_token_id
     config = Qwen2Config(
@@ -119,6 +119,13 @@ def _random() -> Case:
     real = folder.is_dir() and (DATA / "mmlu").is_dir() and (DATA / "gsm8k").is_dir()
     asked = _published() if real else _made_up()
     return Case(f"random Qwen2, {millions:.0f} M decoder, vocabulary {VOCABULARY:,}", model, *asked)
+
+
+def _numbers() -> Any:
+    """Return a tokenizer of numbers whose end is none of them: lm-eval stops where the end's text occurs."""
+    tokenizer = networks.numbers(VOCABULARY - 1)
+    tokenizer.add_special_tokens({"eos_token": "<end>", "pad_token": "<end>"})
+    return tokenizer
 
 
 def _example() -> Case:
@@ -151,7 +158,7 @@ def _made_up(shared: int = SHARED, own: int = OWN) -> tuple[list[Item], list[Ite
     rng = np.random.default_rng(0)
 
     def numbers(count: int) -> str:
-        return " ".join(map(str, rng.integers(10, VOCABULARY, count)))
+        return " ".join(map(str, rng.integers(10, VOCABULARY - 1, count)))
 
     heads = [f"{numbers(shared)}\n" for _ in SUBJECTS]
     choices = [

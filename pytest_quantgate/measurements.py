@@ -349,7 +349,8 @@ class Measurements:
         """Return what was imported of a metric of a model."""
         if metric.since or self.wants.combining(metric) is not None:
             return None
-        return self.engine.store.get(imported.step_of(spec.name, self.wants.whole(metric)).key)
+        key = imported.step_of(spec.name, self.wants.whole(metric)).key
+        return self.engine.store.get(key) if self.engine.store.written(key) else None
 
     def _brought(self, spec: ModelSpec, metric: Metric, observation: Observation) -> Estimate:
         """Return a metric of imported results; answers to items are judged as our own are."""
