@@ -156,9 +156,12 @@ def _items(task: Task, data: str, **settings: Any) -> list[Item]:
 def _made_up(shared: int = SHARED, own: int = OWN) -> tuple[list[Item], list[Item]]:
     """Return prompts of numbers."""
     rng = np.random.default_rng(0)
+    whole = [
+        number for number in range(10, VOCABULARY - 1) if "0" not in str(number)
+    ]  # "0" is a special token
 
     def numbers(count: int) -> str:
-        return " ".join(map(str, rng.integers(10, VOCABULARY - 1, count)))
+        return " ".join(map(str, rng.choice(whole, count)))
 
     heads = [f"{numbers(shared)}\n" for _ in SUBJECTS]
     choices = [

@@ -16,7 +16,7 @@ def test_release(quantized_model):
 
 
 @quantgate(
-    choice.drop < 0.1, arithmetic.recovery > 0.95, code.flips < 0.05, variants=["gptq-v2", "awq", "gptq-8bit"]
+    choice.drop < 0.1, arithmetic.recovery > 0.9, code.flips < 0.05, variants=["gptq-v2", "awq", "gptq-8bit"]
 )
 @quantgate(worst_capability.drop < 0.1, variants=["gptq-v2", "awq", "gptq-8bit"])
 def test_capabilities():

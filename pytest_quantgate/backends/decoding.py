@@ -251,9 +251,13 @@ def _alone(rows: Sequence[_Row]) -> Group:
 
 
 def _groups(rows: Sequence[_Row]) -> list[Group]:
-    """Return the rows that begin alike, where that is worth a loop of their own: each token costs a pass per group."""
+    """Return the rows that begin alike, where that is worth a loop of their own: each token costs a pass per group.
+
+    Where all rows begin alike there is one loop whatever is shared.
+    """
     found = groups([row.ids for row in rows], [len(row.ids) - 1 for row in rows], LEAST_SHARED)
-    large = [group for group in found if group.length and len(group.members) >= LEAST_ROWS]
+    least = min(LEAST_ROWS, len(rows))
+    large = [group for group in found if group.length and len(group.members) >= least]
     rest = tuple(index for group in found if group not in large for index in group.members)
     return [*large, *([Group(0, rest)] if rest else [])]
 
