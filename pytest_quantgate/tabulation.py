@@ -161,7 +161,8 @@ class Tabulation:
     def _figures(self, spec: ModelSpec, estimate: Callable[[Metric], Estimate]) -> dict[str, Estimate]:
         """Return the figures whose observations are there already: a report measures nothing."""
         figures: dict[str, Estimate] = {}
-        for metric in dict.fromkeys(parse_metric(text) for text in (*_TABLE, *self.measured.study.measure)):
+        asked = [parse_metric(text) for text in (*_TABLE, *self.measured.study.measure)]
+        for metric in dict.fromkeys((*asked, *self._of_tasks(spec))):
             try:
                 if self.measured.imported(spec, metric) is not None:
                     figures[metric.key] = estimate(metric)
@@ -174,6 +175,16 @@ class Tabulation:
             except QuantgateError:
                 continue  # not measurable here: the gates that need it say why
         return figures
+
+    def _of_tasks(self, spec: ModelSpec) -> Iterator[Metric]:
+        """Yield what is told of each task: every way of reading its answers, and its drop."""
+        named = self.measured.study.names if spec.is_baseline else (spec.name,)
+        for task in dict.fromkeys(task for name in named for task in self.measured.tasks(name)):
+            definition = self.measured.wants.definition(task)
+            told = (word for word in definition.statistics or ("",) if word not in definition.alone)
+            yield from (replace(task, statistic=word) for word in told)
+            if not spec.is_baseline:
+                yield replace(task, relation="drop")
 
     def _are_there(self, steps: Iterable[Step]) -> bool:
         return all(self.measured.engine.has(step) or step.key in self.measured.stopped for step in steps)

@@ -427,3 +427,65 @@ def test_a_choice_is_what_it_adds(tail: str, choice: str) -> None:
     fake = model(4096)
     found = Fitting(fake).ending(Item("q", "?", tail=tail), choice)
     assert found.tolist() == fake.encode(choice).tolist()
+
+
+# --- where no sandbox can be built
+
+NO_BOX = """
+from pytest_quantgate.errors import NotMeasurableError
+from pytest_quantgate.sandbox import Outcome
+from pytest_quantgate.tasks import programs
+
+class NoBox:
+    def __init__(self, limits, *, unsafe=False):
+        if not unsafe:
+            raise NotMeasurableError("no sandbox for programs can be built here: no seccomp")
+        self.facts = {"sandbox": "UNSANDBOXED", "python": "3.11"}
+    def __enter__(self):
+        return self
+    def __exit__(self, *_):
+        pass
+    def judge(self, asked):
+        return [Outcome(False, "AssertionError", 0.0) for _ in asked]
+
+programs.Box = NoBox
+"""
+
+
+@pytest.fixture
+def boxless(study: Any) -> Any:
+    """A study with a code task, on a machine without a sandbox."""
+    task_data.write(study)
+    conftest = study.path / "conftest.py"
+    conftest.write_text(conftest.read_text() + NO_BOX)
+    study.gates(code="humaneval.drop < 0.1")
+    study.tables = {name: body for name, body in study.tables.items() if name != "variants.bad"}
+    return study
+
+
+def test_without_a_sandbox_no_program_runs(boxless: Any) -> None:
+    """The gate is skipped with the reason; it fails when strict; it never passes."""
+    result = boxless.run("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*no sandbox for programs can be built here: no seccomp*"])
+    boxless.run("--quantgate-strict").assert_outcomes(failed=1)
+
+
+def test_the_user_may_run_programs_all_the_same(boxless: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command line, or by the environment; the report says what that means."""
+    result = boxless.run("--quantgate-allow-unsafe-code")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*UNSANDBOXED: programs that a model wrote ran with this user's rights*"])
+    monkeypatch.setenv("QUANTGATE_ALLOW_UNSAFE_CODE", "1")
+    boxless.run("--quantgate-refresh").assert_outcomes(passed=1)
+
+
+def test_no_file_can_allow_it(boxless: Any) -> None:
+    """A pull request writes files: the key is unknown in TOML and in an ini file."""
+    boxless.tables[""] += "\nallow_unsafe_code = true"
+    result = boxless.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*unknown key 'allow_unsafe_code'*"])
+    boxless.tables[""] = boxless.tables[""].replace("\nallow_unsafe_code = true", "")
+    (boxless.path / "pytest.ini").write_text("[pytest]\nquantgate_allow_unsafe_code = true\n")
+    boxless.run("--quantgate-offline", "--strict-config").assert_outcomes(passed=0)
