@@ -21,10 +21,21 @@ if TYPE_CHECKING:
     from pytest_quantgate.imports.values import Imported
     from pytest_quantgate.spec import Json
 
-__all__ = ["IMPORTED", "figure", "observation_of", "origin", "step_of"]
+__all__ = ["IMPORTED", "check_alike", "figure", "observation_of", "origin", "step_of"]
 
 IMPORTED = "imported"
 _Z = 1.959963984540054
+_COMPARED = (
+    "items",
+    "shots",
+    "limit",
+    "version",
+    "task_hash",
+    "chat_template_sha",
+    "dataset_name",
+    "n_ctx",
+    "chunks",
+)
 _USUAL = {("metric", "acc"), ("filter", "none")}
 """Arguments that lm_eval takes by default: with or without them it is the same metric."""
 
@@ -54,6 +65,29 @@ def origin(observation: Observation) -> str:
     """Return where an imported observation is from, for people."""
     about: Any = observation.facts[IMPORTED]
     return f"imported from {about['file']} ({about['made_by']})"
+
+
+def check_alike(metric: Metric, variant: Observation, baseline: Observation) -> None:
+    """Refuse two results that were not measured alike.
+
+    Raises:
+        NotMeasurableError: names what differs.
+
+    """
+    ours, theirs = ({**one.facts, **_protocol(one)} for one in (variant, baseline))
+    for name in _COMPARED:
+        if name in ours and name in theirs and ours[name] != theirs[name]:
+            what = (
+                "the two files are not of the same items"
+                if name == "items"
+                else (f"{name} is {ours[name]} in one file and {theirs[name]} in the other")
+            )
+            raise NotMeasurableError(f"{metric}: {what}; {origin(variant)} and {origin(baseline)}")
+
+
+def _protocol(observation: Observation) -> dict[str, Any]:
+    about: Any = observation.facts[IMPORTED]
+    return dict(about["protocol"])
 
 
 def figure(metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:

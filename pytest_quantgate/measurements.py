@@ -355,8 +355,13 @@ class Measurements:
     def _brought(self, spec: ModelSpec, metric: Metric, observation: Observation) -> Estimate:
         """Return a metric of imported results; answers to items are judged as our own are."""
         reference = self.imported(self.baseline, metric) if self.baseline else None
+        if reference is not None and (
+            metric.relation or metric.statistic in self.wants.definition(metric).alone
+        ):
+            imported.check_alike(metric, observation, reference)
         observer: Observer = load(self.wants.definition(metric).observer)
-        compute = observer.estimate if observation.arrays else imported.figure
+        itemised = observation.arrays and (reference is None or reference.arrays)
+        compute = observer.estimate if itemised else imported.figure
         found = compute(metric, observation, reference)
         self._remark(spec.name, imported.origin(observation))
         return replace(found, note="; ".join(filter(None, (found.note, imported.origin(observation)))))
@@ -390,6 +395,16 @@ class Measurements:
         """Keep what a reader must know of how an observation was made."""
         known = self.remarks.setdefault(model, {})
         known.update(dict.fromkeys(f"{model}: {remark}" for remark in told))
+
+    def reference_estimate(self, variant: str, metric: Metric) -> Estimate:
+        """Return a metric of the baseline on the items that a variant answered: fewer, if its pass stopped early."""
+        if self.imported(self.spec(variant), metric) is None:
+            needs = self.wants.want(metric, self.spec(variant), self.baseline).needs()
+            if (stopped := self.stopped.get(needs.variant.key)) is not None:
+                aligned = stopped.observer.aligned(stopped.baseline, stopped.observation)
+                observer: Observer = load(needs.variant.observe)
+                return observer.estimate(metric, aligned, aligned)
+        return self.baseline_estimate(metric)
 
     def _rests_on(self, spec: ModelSpec, metric: Metric, *steps: Step | None) -> None:
         """Note what a figure was computed from, so that it can be judged again and compared with later."""

@@ -19,7 +19,7 @@ from pytest_quantgate.options import NAMES as SETTING_NAMES
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Recipe, Scalar
 
-__all__ = ["ModelTable", "Study", "read"]
+__all__ = ["ModelTable", "Study", "check_name", "read"]
 
 _MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options", "imported")
 _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtype", "device")
@@ -175,10 +175,9 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
         raise ConfigError(
             f'{place} is not a table; write model = "..." or quantize = {{ method = "gptq", ... }}'
         )
-    if name == "baseline" or not name or not name.isprintable() or any(sign in name for sign in "[]::*? "):
-        raise ConfigError(
-            f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'"
-        )
+    if name == "baseline":
+        raise ConfigError(f"{place}: {name!r} cannot be a variant's name: it is the reference's")
+    check_name(place, name)
     _refuse_unknown(place, value, (*_MODEL_KEYS, "quantize"))
     if ("model" in value) + ("quantize" in value) + bool(value.get("imported")) != 1:
         raise ConfigError(
@@ -186,6 +185,19 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
             " or imported = true if its figures were measured elsewhere"
         )
     return _entry(place, name, value, defaults, file.parent)
+
+
+def check_name(place: str, name: str) -> None:
+    """Refuse what cannot be a model's name.
+
+    Raises:
+        ConfigError: says what can.
+
+    """
+    if not name or not name.isprintable() or any(sign in name for sign in "[]::*?/ "):
+        raise ConfigError(
+            f"{place}: {name!r} cannot be a variant's name; use letters, digits, '-', '_' and '.'"
+        )
 
 
 def _entry(

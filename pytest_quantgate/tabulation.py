@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.measurements import Measurements
     from pytest_quantgate.report import Answers, Change
-    from pytest_quantgate.spec import Estimate, ModelSpec, Step
+    from pytest_quantgate.spec import Estimate, ModelSpec, Observation, Step
 
 __all__ = ["Tabulation"]
 
@@ -78,7 +78,7 @@ class Tabulation:
     def capabilities(self, variant: str) -> tuple[Capability, ...]:
         """Return what became of each capability whose task has been measured."""
         estimate = partial(self.measured.estimate, variant)
-        baseline = self.measured.baseline_estimate
+        baseline = partial(self.measured.reference_estimate, variant)
         found: list[Capability] = []
         for metric in self.measured.tasks(variant):
             definition = self.measured.wants.definition(metric)
@@ -106,6 +106,9 @@ class Tabulation:
         """Yield what the baseline and a variant answered, unless that is in `told`, which grows."""
         for metric in self.measured.tasks(variant):
             with suppress(QuantgateError):
+                if (brought := self.measured.imported(self.measured.spec(variant), metric)) is not None:
+                    yield from self._imported_answers(variant, metric, brought, told)
+                    continue
                 needs = self.measured.wants.want(
                     metric, self.measured.spec(variant), self.measured.baseline
                 ).needs()
@@ -120,6 +123,22 @@ class Tabulation:
                 if needs.variant.key not in told:
                     told.add(needs.variant.key)
                     yield sheet.answers(variant, metric.key, ours, reference)
+
+    def _imported_answers(
+        self, variant: str, metric: Metric, brought: Observation, told: set[str]
+    ) -> Iterator[Answers]:
+        """Yield the answers that other tools' files hold."""
+        baseline = self.measured.baseline
+        reference = self.measured.imported(baseline, metric) if baseline else None
+        base = f"baseline {metric.key}"
+        if reference is not None and reference.arrays and base not in told:
+            told.add(base)
+            yield sheet.answers("baseline", metric.key, reference)
+        own = f"{variant} {metric.key}"
+        if brought.arrays and own not in told:
+            told.add(own)
+            paired = reference if reference is not None and reference.arrays else None
+            yield sheet.answers(variant, metric.key, brought, paired)
 
     def notes(self, variant: str) -> tuple[str, ...]:
         """Return what the whole report must say of a variant's passes."""

@@ -263,3 +263,35 @@ def test_what_must_run_for_a_row_is_not_shared() -> None:
 def test_checkpoints_are_made(tmp_path: Path) -> None:
     """Every architecture of this file can be saved and loaded."""
     assert set(LAYOUTS) <= set(tiny.KINDS)
+
+
+def test_a_special_token_stops_though_no_text_shows_it(loaded: Any) -> None:
+    """The end token of a conversation is often missing from generation_config."""
+    model = load(loaded("llama").spec)
+    model.tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    prompts = [Prompt(one.context) for one in questions()]
+    (first, *_) = model.complete(prompts, Decoding(8), quiet)
+    trace = model.generate(prompts[0].ids.tolist(), 8)
+    model._decoder._tokenizer.convert_tokens_to_ids = lambda _stop: int(trace.ids[3])
+    type(model.tokenizer).all_special_ids = property(lambda _self: [int(trace.ids[3])])
+    try:
+        (cut, *_) = model.complete(prompts[:1], Decoding(8, stops=("<|im_end|>",)), quiet)
+    finally:
+        del type(model.tokenizer).all_special_ids
+    assert cut.ended == "end"
+    assert cut.tokens <= 4 < first.tokens
+
+
+def test_a_template_prints_no_date_of_today(loaded: Any) -> None:
+    """Two models asked on two days get one prompt; a template that refuses is one error."""
+    model = load(loaded("llama").spec)
+    model.tokenizer.chat_template = (
+        "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    ids = model.encode_chat([{"role": "user", "content": "water"}])
+    assert model.decode(ids.tolist()).startswith("01 Jan 2025")
+    model.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(
+        ObservationError, match="its chat template refuses the conversation: System role not supported"
+    ):
+        model.encode_chat([{"role": "user", "content": "water"}])

@@ -49,7 +49,7 @@ def test_numbers_are_read_as_labelled(text: str, strictly: str, flexibly: str) -
         ("", "7", False), ("-7", "7", False), ("70", "7", False), ("$1,234.50", "1234.50", True),
     ],
 )  # fmt: skip
-def test_numbers_are_compared_as_text(found: str, expected: str, same: bool) -> None:
+def test_numbers_are_compared_as_text(found: str, expected: str, same: bool) -> None:  # noqa: FBT001
     """Separators, currency and a final stop do not matter; everything else does."""
     assert same_number(found, expected) is same
 
@@ -95,6 +95,11 @@ def test_short_answers_are_compared_as_words() -> None:
     assert not same_text("Paris", "London")
     assert not same_text("", "")
     assert not same_text("the", "a")
+    assert same_text(" a ", "A")
+    assert same_text("+", "+")
+    assert not same_text("5", "-5")
+    assert not same_text("35", "3.5")
+    assert same_text("1,000", "1000")
 
 
 # --- programs

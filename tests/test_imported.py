@@ -193,3 +193,20 @@ def test_figures_that_are_not_there_are_named() -> None:
         NotMeasurableError, match=r"imported from f.log \(tool 1\), which holds only mean, .delta"
     ):
         imported.figure(parse_metric("kld.p99"), held, None)
+
+
+def test_results_that_were_measured_otherwise_are_not_compared(elsewhere: Any) -> None:
+    """Other worked examples in the one file than in the other: not measurable, and the message says which."""
+    (elsewhere.path / "base.json").write_text(json.dumps({**results(0.75), "n-shot": {"arc_easy": 25}}))
+    for name, variant in (("base", "baseline"), ("variant", "q4_k_m")):
+        assert bring(elsewhere, "lm-eval", str(elsewhere.path / f"{name}.json"), "--variant", variant) == 0
+    elsewhere.gates(drop="lm_eval('arc_easy').drop <= 0.05")
+    result = elsewhere.run("-rs")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["*shots is 0 in one file and 25 in the other*"])
+
+
+def test_a_name_that_no_study_can_have_is_refused(study: Any) -> None:
+    """Before anything is kept."""
+    (study.path / "kld.log").write_text(LOG)
+    assert bring(study, "llama.cpp", str(study.path / "kld.log"), "--variant", "../x y") == 4

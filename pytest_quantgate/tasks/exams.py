@@ -14,6 +14,7 @@ original MMLU code (Hendrycks et al., 2021) writes two blanks before the subject
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,12 +130,23 @@ class Exam:
                 )
             found: Iterable[Row] = rows.file_rows(file, self.columns)
             return [(f"{file} row {number}", row) for number, row in enumerate(found, 1)]
-        if data and data.count("/") != 1:
-            raise UsageError(f"{place}: data = {data!r} is no folder, and no id of the hub")
+        if data and (data.count("/") != 1 or data.split("/", maxsplit=1)[0] in (".", "..", "data")):
+            raise UsageError(
+                f"{place}: data = {data!r}: there is no folder {folder}, and it is no id of the hub"
+            )
         name = (self.hub_splits or {}).get(split, split)
-        found = rows.dataset(data or self.hub, self.whole or subject, name, f"{place} data")
-        listed_rows = [listed(row) for row in found if not self.whole or row.get("subject") == subject]
+        source = (data or self.hub, self.whole or subject, name, f"{place} data")
+        listed_rows = _of_hub(*source).get(subject if self.whole else "", [])
         return [(f"{data or self.hub} {subject} {name} row {n}", row) for n, row in enumerate(listed_rows, 1)]
+
+
+@functools.lru_cache(maxsize=128)
+def _of_hub(data: str, configuration: str, split: str, place: str) -> dict[str, list[Row]]:
+    """Return the rows of a split by subject; under "" where a configuration is one subject's."""
+    found: dict[str, list[Row]] = {}
+    for row in rows.dataset(data, configuration, split, place):
+        found.setdefault(str(row.get("subject", "")), []).append(listed(row))
+    return found
 
 
 def listed(row: Row) -> Row:

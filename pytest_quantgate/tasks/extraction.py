@@ -19,7 +19,8 @@ MARK = "####"
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 _IGNORED = re.compile(r",|\$|(?s:.*)#### |\.$")
-_FENCE = re.compile(r"```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```[ \t]*(?:[Pp]ython3?|py)?[ \t]*\r?\n(.*?)(?:```|\Z)", re.DOTALL)
+_NUMBER = re.compile(r"[-+]?[$]?[0-9][0-9.,]*")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
@@ -50,8 +51,13 @@ def _bare(number: str) -> str:
 
 
 def same_text(found: str, expected: str) -> bool:
-    """Return whether two short answers are the same words."""
-    return _normal(found) == _normal(expected) != ""
+    """Return whether two short answers are the same words, or the same number; signs alone must be written alike."""
+    if _NUMBER.fullmatch(expected.strip()):
+        return same_number(found.strip(), expected.strip())
+    wanted = _normal(expected)
+    if not wanted:
+        return found.strip().lower() == expected.strip().lower() != ""
+    return _normal(found) == wanted
 
 
 def _normal(text: str) -> str:

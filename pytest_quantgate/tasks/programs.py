@@ -1,8 +1,4 @@
-"""Programs that a model writes, judged by their tests in a sandbox; pass@k.
-
-`pass_at_k` is the unbiased estimator of Chen et al. (2021), "Evaluating Large Language Models Trained on Code": of n
-programs of which c pass, the chance that k drawn without replacement hold one that passes is 1 - C(n - c, k) / C(n, k).
-"""
+"""Programs that a model writes, judged by their tests in a sandbox."""
 
 from __future__ import annotations
 
@@ -21,32 +17,17 @@ from pytest_quantgate.tasks.ways import DECODING, Answered, Request, Way, check_
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
-
     from pytest_quantgate.interfaces import Model, Progress
     from pytest_quantgate.tasks.items import Item
 
-__all__ = ["ALLOW_UNSAFE", "PROGRAMS", "pass_at_k"]
+__all__ = ["ALLOW_UNSAFE", "PROGRAMS"]
 
 ALLOW_UNSAFE: ContextVar[bool] = ContextVar("allow unsafe code", default=False)
 """Whether programs may run where no sandbox can be built; from the command line or the environment alone."""
 
+LONGEST = 3600
+COLDEST, HOTTEST = 0.001, 100
 STOPS = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"]
-
-
-def pass_at_k(passed: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
-    """Return the chance (N,) that one of `k` programs passes, of items of whose `samples` programs `passed` (N,) did.
-
-    Raises:
-        ValueError: `k` is not between 1 and `samples`.
-
-    """
-    if not 1 <= k <= samples:
-        raise ValueError(f"pass@{k} takes at least {k} samples, not {samples}")
-    failed = samples - passed
-    steps = np.arange(samples - k + 1, samples + 1)  # C(n - c, k) / C(n, k) as a product of k quotients
-    chances = np.clip((steps[None, :] - passed[:, None]) / steps[None, :], 0.0, 1.0).prod(1)
-    return np.where(failed < k, 1.0, 1.0 - chances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +51,18 @@ class _Programs:
     def check(self, request: Request, place: str) -> None:
         """Refuse samples that would all be alike, and limits that no program could keep."""
         check_decoding(request, place)
-        if request["samples"] < 1 or request["seconds"] <= 0:
-            raise ConfigError(f"{place}: samples and seconds must be above zero")
+        if request["samples"] < 1 or not 0 < request["seconds"] <= LONGEST:
+            raise ConfigError(
+                f"{place}: samples must be above zero, and seconds above zero and at most {LONGEST}"
+            )
         if request["samples"] > 1 and not request["temperature"]:
             raise ConfigError(f"{place}: greedy samples are all alike; set temperature, e.g. 0.8")
-        if not 0 < request["top_p"] <= 1 or request["temperature"] < 0:
-            raise ConfigError(f"{place}: temperature is at least 0, and top_p above 0 and at most 1")
+        warm = request["temperature"] == 0 or COLDEST <= request["temperature"] <= HOTTEST
+        if not 0 < request["top_p"] <= 1 or not warm or request["seed"] < 0:
+            raise ConfigError(
+                f"{place}: temperature is 0 or from {COLDEST} to {HOTTEST}, top_p above 0 and at most 1,"
+                " seed at least 0"
+            )
         if request["chat"] and request["stops"] == STOPS:
             request["stops"] = []  # a chat model ends by itself, and writes more than one function
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_quantgate.errors import ConfigError, UsageError
-from pytest_quantgate.tasks import rows
+from pytest_quantgate.tasks import extraction, rows
 from pytest_quantgate.tasks.items import Item, taken
 from pytest_quantgate.tasks.task import Contents
 
@@ -64,10 +64,14 @@ class Questions:
         """Return the items in the order of the file."""
         found = [self.make(row, request, where) for where, row in self._rows(request, root, place)]
         shots = self._shots(request, root, place)
-        return Contents(taken([replace(item, shots=shots) for item in found], request["limit"]), {})
+        # an item is never its own example
+        whole = [
+            replace(item, shots=tuple(text for tail, text in shots if tail != item.tail)) for item in found
+        ]
+        return Contents(taken(whole, request["limit"]), {})
 
-    def _shots(self, request: Request, root: Path, place: str) -> tuple[str, ...]:
-        """Return worked examples, each with what parts it from the next."""
+    def _shots(self, request: Request, root: Path, place: str) -> tuple[tuple[str, str], ...]:
+        """Return worked examples: the question, and the whole with what parts it from the next."""
         count = request["shots"]
         if count == AUTOMATIC and self.shots:
             count = 0 if request["chat"] else self.shots
@@ -79,7 +83,7 @@ class Questions:
         if len(found) < count:
             raise ConfigError(f"{place}: shots = {count}, and there are {len(found)} examples")
         made = [self.make(row, request, where) for where, row in found[:count]]
-        return tuple(f"{item.tail} {_worked(item)}{SEPARATOR}" for item in made)
+        return tuple((item.tail, f"{item.tail}{_worked(item, place)}{SEPARATOR}") for item in made)
 
     def _example_rows(self, request: Request, root: Path, place: str) -> list[tuple[str, Row]]:
         if request["examples"]:
@@ -130,38 +134,49 @@ def _numbered(path: Path, place: str = "") -> list[tuple[str, Row]]:
     return [(f"{path} row {number}", row) for number, row in enumerate(rows.file_rows(path), 1)]
 
 
-def _worked(item: Item) -> str:
+def _worked(item: Item, place: str) -> str:
+    """Return what follows the question in an example."""
     if item.choices:
-        return item.choices[item.labels.index(item.expected)].strip()
-    return item.expected
+        return item.choices[item.labels.index(item.expected)]
+    if not item.expected:
+        raise ConfigError(f"{place}: the example {item.id!r} has no canonical_solution; leave shots out")
+    return item.expected if item.check else f" {item.expected}"
 
 
 def _id(row: Row, where: str) -> str:
-    name = next((str(row[key]) for key in ("id", "task_id") if key in row), "")
-    return name or where.rpartition(" ")[2]
+    key = next((key for key in ("id", "task_id") if key in row), "")
+    return rows.text_of(row, key, where) if key else f"row {where.rpartition(' ')[2]}"
+
+
+def _group(row: Row, where: str) -> str:
+    return rows.text_of(row, "group", where) if "group" in row else ""
 
 
 def _filled(request: Request, row: Row, where: str) -> str:
     """Return the template filled from a row."""
     template = str(request["chat_prompt" if request.get("chat") else "prompt"])
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        parts = list(string.Formatter().parse(template))
+        if any(
+            name is not None and (not name.isidentifier() or kind or form) for _, name, kind, form in parts
+        ):
+            raise ValueError("only names of columns stand in braces")  # noqa: TRY301  one message for both
     except ValueError as error:
         raise ConfigError(
             f"prompt = {template!r}: {error}; write {{question}} and double other braces"
         ) from error
-    return template.format_map({name: rows.text_of(row, name, where) for name in names})
+    return "".join(
+        text + ("" if name is None else rows.text_of(row, name, where)) for text, name, _, _ in parts
+    )
 
 
 def as_answer(row: Row, request: Request, where: str) -> Item:
     """Return a question whose answer is text: columns question and answer."""
     answer = rows.text_of(row, "answer", where)
-    if not answer.strip():
-        raise UsageError(f"{where}: answer is empty")
+    if not extraction.final(answer):
+        raise UsageError(f"{where}: answer is empty, or nothing follows its ####")
     tail = _filled(request, row, where)
-    return Item(
-        _id(row, where), rows.text_of(row, "question", where), tail, answer, str(row.get("group", ""))
-    )
+    return Item(_id(row, where), rows.text_of(row, "question", where), tail, answer, _group(row, where))
 
 
 def as_choice(row: Row, request: Request, where: str) -> Item:
@@ -172,7 +187,9 @@ def as_choice(row: Row, request: Request, where: str) -> Item:
     choices = row.get("choices") or [row[letter] for letter in string.ascii_uppercase if letter in row]
     if not isinstance(choices, list) or not 2 <= len(choices) <= len(string.ascii_uppercase):  # noqa: PLR2004
         raise UsageError(f"{where}: choices must be a list of 2 to 26 texts")
-    texts = [str(choice) for choice in choices]
+    texts = [rows.text_of({"choice": choice}, "choice", where) for choice in choices]
+    if not all(text.strip() for text in texts) or len(set(texts)) < len(texts):
+        raise UsageError(f"{where}: choices must be texts that differ, none of them empty")
     labels = tuple(string.ascii_uppercase[: len(texts)])
     tail = _filled(request, row, where)
     if request["letters"]:
@@ -184,7 +201,7 @@ def as_choice(row: Row, request: Request, where: str) -> Item:
         question=rows.text_of(row, "question", where),
         tail=tail,
         expected=_label(row, texts, labels, where),
-        group=str(row.get("group", "")),
+        group=_group(row, where),
         choices=tuple(f" {choice}" for choice in (labels if request["letters"] else texts)),
         labels=labels,
     )
@@ -194,12 +211,19 @@ def _label(row: Row, texts: Sequence[str], labels: Sequence[str], where: str) ->
     if "answer" not in row:
         raise UsageError(f"{where} has no column 'answer'; it has: {', '.join(map(str, row))}")
     answer = row["answer"]
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(labels):
-        return labels[answer]
+    meant = set()
+    if not isinstance(answer, bool) and str(answer).isdecimal() and int(answer) < len(labels):
+        meant.add(labels[int(answer)])
     if answer in labels:
-        return str(answer)
-    if answer in texts:
-        return labels[texts.index(answer)]
+        meant.add(str(answer))
+    if str(answer) in texts:
+        meant.add(labels[texts.index(str(answer))])
+    if len(meant) > 1:
+        raise UsageError(
+            f"{where}: answer {answer!r} is a choice and names another; write the letter that is none"
+        )
+    if meant:
+        return meant.pop()
     raise UsageError(
         f"{where}: answer is {answer!r}; it must be one of {', '.join(labels)}, a place or a choice's text"
     )
@@ -217,4 +241,6 @@ def as_program(row: Row, request: Request, where: str) -> Item:
             f"{where}: its test imports numpy, which the sandbox has not; for HumanEval+ give evalplus's own file"
         )
     tail = _filled(request, row, where) if request["chat"] else prompt
-    return Item(_id(row, where), prompt, tail, group=str(row.get("group", "")), check=test, entry_point=name)
+    solution = rows.text_of(row, "canonical_solution", where) if "canonical_solution" in row else ""
+    group = _group(row, where)
+    return Item(_id(row, where), prompt, tail, solution, group=group, check=test, entry_point=name)

@@ -11,6 +11,7 @@ import functools
 import gzip
 import importlib
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -37,11 +38,11 @@ def file_rows(path: Path, columns: Sequence[str] = ()) -> list[Row]:
         MissingExtraError: a Parquet file, and pyarrow is not installed.
 
     """
-    if not path.is_file():
-        raise UsageError(f"{path} does not exist")
     try:
+        if not path.is_file():
+            raise UsageError(f"{path} does not exist")
         return _read(path, tuple(columns), path.stat().st_mtime_ns)
-    except (UnicodeDecodeError, ValueError, csv.Error, gzip.BadGzipFile, EOFError) as error:
+    except (ValueError, csv.Error, zlib.error, OSError, EOFError, RecursionError) as error:
         raise UsageError(f"{path} cannot be read as {path.suffix or 'text'}: {plain(str(error))}") from error
 
 
@@ -54,7 +55,7 @@ def _read(path: Path, columns: tuple[str, ...], _modified: int) -> list[Row]:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             return _csv_rows(lines, columns)
     data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    return _json_rows(data.decode("utf-8"), path.suffix)
+    return _json_rows(data.decode("utf-8-sig"), path.suffix)
 
 
 def _csv_rows(lines: Any, columns: tuple[str, ...]) -> list[Row]:
@@ -91,7 +92,10 @@ def text_of(row: Row, name: str, place: str) -> str:
     value = row[name]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise UsageError(f"{place}: {name} is {type(value).__name__}, not text")
-    return str(value)
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        raise UsageError(f"{place}: {name} holds half a character, which has no UTF-8")
+    return text
 
 
 def dataset(name: str, configuration: str, split: str, place: str, what: str = "") -> Any:

@@ -3,6 +3,8 @@
 ``accuracy``     the share of items that are right; for pass@k the mean of each item's estimate.
 `.macro`         the mean over subjects of their accuracy.
 `.flips`         the share of items that are right in one model alone (Dutta et al., 2024); `.lost`, `.won` of them.
+`pass_at`        pass@k, the unbiased estimator of Chen et al. (2021): of n programs of which c pass, the chance that k
+                 drawn without replacement hold one that passes is 1 - C(n - c, k) / C(n, k).
 `.delta`, `.drop`        the difference on the same items; `.ratio`, `.recovery` the quotient.
 
 Intervals: Wilson's for a share, Newcombe's paired one for a difference of shares, BCa bootstrap over items for a
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_quantgate import stats
-from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.errors import NotMeasurableError, ObservationError, UnknownNameError
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.stats import Mean, Paired, Proportion, clustered_mean
 from pytest_quantgate.tasks.sheet import NUMBER
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.gate import Metric
     from pytest_quantgate.spec import Observation, Sampling
 
-__all__ = ["CHANGES", "MACRO", "estimate", "is_mean", "terms"]
+__all__ = ["CHANGES", "MACRO", "estimate", "is_mean", "pass_at_k", "terms", "values"]
 
 LEVEL = 0.95
 MACRO = "macro"
@@ -69,6 +71,12 @@ def estimate(metric: Metric, variant: Observation, baseline: Observation | None)
     if not np.array_equal(variant.arrays[NUMBER], baseline.arrays[NUMBER]):
         raise ObservationError(f"{metric}: the two models did not answer the same items; measure both again")
     theirs = _sample(metric, baseline)
+    if (
+        metric.statistic != "form"
+        and metric.relation not in ("ratio", "recovery")
+        and not theirs.values.any()
+    ):
+        raise NotMeasurableError(f"{metric}: the baseline answers nothing right, so nothing can be lost")
     if metric.statistic in CHANGES:
         return _changed(metric.statistic, ours, theirs)
     sign = -1.0 if metric.relation == "drop" else 1.0
@@ -79,13 +87,33 @@ def estimate(metric: Metric, variant: Observation, baseline: Observation | None)
 
 def _sample(metric: Metric, observation: Observation) -> _Sample:
     """Return the scores that a metric is about."""
+    k = int(dict(metric.arguments).get("pass_at", 1))
     column = "correct" if metric.statistic in ("", MACRO, *CHANGES) else metric.statistic
     if column not in observation.arrays:
         raise NotMeasurableError(f"{metric}: these answers hold no {column!r}")
     rows = _chosen(observation, str(dict(metric.arguments).get("of", "")))
     if not len(rows):
         raise NotMeasurableError(f"{metric}: no item of it has been answered")
-    return _Sample(observation.arrays[column].astype(np.float64)[rows], observation.arrays["group"][rows])
+    shares = observation.arrays[column].astype(np.float64)
+    if k > 1 and column == "correct":
+        samples: Any = observation.facts["samples"]
+        shares = pass_at_k(observation.arrays["passed"].astype(np.int64), samples, k)
+    return _Sample(shares[rows], observation.arrays["group"][rows])
+
+
+def pass_at_k(passed: NDArray[np.int64], samples: int, k: int) -> NDArray[np.float64]:
+    """Return the chance (N,) that one of `k` programs passes, of items of whose `samples` programs `passed` (N,) did.
+
+    Raises:
+        ValueError: `k` is not between 1 and `samples`.
+
+    """
+    if not 1 <= k <= samples:
+        raise ValueError(f"pass@{k} takes at least {k} samples, not {samples}")
+    failed = samples - passed
+    steps = np.arange(samples - k + 1, samples + 1)  # C(n - c, k) / C(n, k) as a product of k quotients
+    chances = np.clip((steps[None, :] - passed[:, None]) / steps[None, :], 0.0, 1.0).prod(1)
+    return np.where(failed < k, 1.0, 1.0 - chances)
 
 
 def _chosen(observation: Observation, name: str) -> NDArray[np.intp]:
@@ -93,7 +121,9 @@ def _chosen(observation: Observation, name: str) -> NDArray[np.intp]:
     facts: Mapping[str, Any] = observation.facts
     categories: Mapping[str, list[str]] = facts.get("categories", {})
     names: list[str] = facts["groups"]
-    wanted = categories.get(name, [name] if name in names else names)
+    if name and name not in categories and name not in names:
+        raise UnknownNameError("subject", name, [*categories, *names])
+    wanted = categories.get(name, [name] if name else names)
     numbers = [number for number, group in enumerate(names) if group in wanted]
     return np.flatnonzero(np.isin(observation.arrays["group"], numbers))
 
@@ -106,11 +136,16 @@ def _plain(metric: Metric, sample: _Sample) -> Estimate:
     count = len(sample.values)
     if metric.statistic == MACRO:
         mean = _stratified(sample.values, sample.groups)
-        return _estimate(mean.value, count, mean.sampling())
+        return _estimate(mean.value, count, _known(mean))
     value = float(sample.values.mean())
     if sample.is_binary:
         return _estimate(value, count, Proportion(value, count))
-    return _estimate(value, count, clustered_mean(sample.values, np.arange(count)).sampling())
+    return _estimate(value, count, _known(clustered_mean(sample.values, np.arange(count))))
+
+
+def _known(mean: Mean) -> Sampling | None:
+    """Return a mean's distribution; none where all items are alike, of which a sample knows no spread."""
+    return mean.sampling() if mean.error else None
 
 
 def _changed(statistic: str, ours: _Sample, theirs: _Sample) -> Estimate:
@@ -125,10 +160,10 @@ def _difference(metric: Metric, ours: _Sample, theirs: _Sample, sign: float) -> 
     count = len(change)
     if metric.statistic == MACRO:
         mean = _stratified(change, ours.groups)
-        return _estimate(mean.value, count, mean.sampling())
+        return _estimate(mean.value, count, _known(mean))
     if not (ours.is_binary and theirs.is_binary):
         mean = clustered_mean(change, np.arange(count))
-        return _estimate(mean.value, count, mean.sampling())
+        return _estimate(mean.value, count, _known(mean))
     cells = _cells(ours, theirs)
     paired = cells if sign > 0 else Paired(cells.both, cells.won, cells.lost, cells.neither)
     found = _estimate(paired.difference, count, paired)
@@ -153,7 +188,7 @@ def _quotient(metric: Metric, ours: _Sample, theirs: _Sample) -> Estimate:
         ratio = above / below
         # the linearised ratio: what is left of each item once the quotient is taken out
         spread = _stratified((ours.values - ratio * theirs.values) / below, ours.groups)
-        return _estimate(ratio, count, spread._replace(value=ratio).sampling())
+        return _estimate(ratio, count, _known(spread._replace(value=ratio)))
     _refuse_zero(metric, float(theirs.values.sum()))
     value = float(ours.values.sum() / theirs.values.sum())
     return _estimate(value, count, stats.item_ratio(ours.values, theirs.values))
@@ -175,6 +210,11 @@ def _stratified(values: NDArray[np.float64], groups: NDArray[Any]) -> Mean:
     pooled = float(((values - means[group]) ** 2).sum()) / freedom
     error = math.sqrt(float((pooled / counts).sum())) / len(counts)
     return Mean(float(means.mean()), error, freedom + 1)
+
+
+def values(metric: Metric, observation: Observation) -> NDArray[np.float64]:
+    """Return the scores (N,) that a metric is about."""
+    return _sample(metric, observation).values
 
 
 # --- as means over items, for early stopping and power

@@ -113,7 +113,11 @@ class Task:
             if isinstance(default, float) and type(value) is int:
                 request[key] = float(value)
             elif isinstance(value, str) and isinstance(default, list):
-                request[key] = [part.strip() for part in value.split(",") if part.strip()]
+                # a stop may be a comma or a line end; subjects are named one after another
+                parted = [part.strip() for part in value.split(",") if part.strip()]
+                request[key] = [value] if key == "stops" else parted
+            elif isinstance(default, list) and not _are_texts(value):
+                raise ConfigError(f"{place}: {key} = {value!r}: write a list of texts")
             elif type(value) is not type(default):
                 raise ConfigError(f"{place}: {key} = {value!r}: write a value like {default!r}")
         if request["limit"] < 0:
@@ -194,10 +198,10 @@ class Task:
         if metric.statistic in scores.CHANGES or not self.is_mean(metric):
             return None
         try:
-            values, link = scores.terms(metric, baseline, baseline, baseline)
+            _, link = scores.terms(metric, baseline, baseline, baseline)
         except NotMeasurableError:
             return None
-        right = baseline.arrays["correct"].astype(np.float64)[: len(values)]
+        right = scores.values(metric, baseline)
         return stats.Items(right - right.mean(), len(order), link)
 
     def part(self, protocol: Protocol, seed: int, begin: int, end: int) -> Protocol:
@@ -219,6 +223,10 @@ class Task:
     def aligned(self, baseline: Observation, part: Observation) -> Observation:
         """Return the baseline's answers to a part's items."""
         return sheet.aligned(baseline, part)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(part, str) for part in value)
 
 
 def definition(

@@ -15,6 +15,7 @@ import numpy as np
 
 from pytest_quantgate.errors import ConfigError, ObservationError
 from pytest_quantgate.interfaces import Choices, Decoding, Prompt
+from pytest_quantgate.spec import digest
 from pytest_quantgate.tasks import extraction
 from pytest_quantgate.tasks.fitting import Fitting
 from pytest_quantgate.tasks.plain import answering
@@ -85,7 +86,7 @@ class Way(Interface):
 
 @dataclass(frozen=True, slots=True)
 class _Choices:
-    """Right where the right choice is the most probable; `norm` divides by the bytes of a choice, as acc_norm does."""
+    """Right where the right choice is the most probable; `norm` divides by a choice's characters, as acc_norm does."""
 
     statistics: tuple[str, ...] = ("norm",)
 
@@ -110,7 +111,7 @@ class _Choices:
             line[: len(values)] = values
         sizes = np.ones_like(logprob)
         for line, item in zip(sizes, items, strict=True):
-            line[: len(item.choices)] = [len(choice.lstrip().encode()) or 1 for choice in item.choices]
+            line[: len(item.choices)] = [len(choice.lstrip()) or 1 for choice in item.choices]
         right = np.asarray([item.labels.index(item.expected) for item in items])
         picks = logprob.argmax(1)
         numbers = {
@@ -167,7 +168,7 @@ def written(
     fitting = Fitting(model, chat=request["chat"], system=request["system"])
     asked: list[IntArray] = [fitting.ids(item, request["new_tokens"]) for item in items]
     # the stream belongs to the item and not to its place, so that a part of a pass draws the same numbers
-    streams = [int.from_bytes(item.id.encode()[-6:], "big") * samples for item in items]
+    streams = [int(digest(item.id)[:12], 16) * samples for item in items]
     prompts = [
         Prompt(ids, stream + number)
         for ids, stream in zip(asked, streams, strict=True)
