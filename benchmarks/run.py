@@ -15,7 +15,17 @@ from pathlib import Path
 from setting import described
 from table import Row, markdown, put_between
 
-BENCHMARKS = ("overhead", "warm", "scoring", "memory", "baseline_size", "identity", "early_stopping", "sandbox", "tasks")
+BENCHMARKS = (
+    "overhead",
+    "warm",
+    "scoring",
+    "memory",
+    "baseline_size",
+    "identity",
+    "early_stopping",
+    "sandbox",
+    "tasks",
+)
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
