@@ -260,7 +260,7 @@ def test_parts_make_the_whole(model: Any, root: Path) -> None:
         (
             ("several", {}),
             ObservationError,
-            r"item '1': it gives several numbers; set key to one of shared \(",
+            r"item 'row 1': it gives several numbers; set key to one of shared \(",
         ),
         (
             ("several", {"key": "percent"}),
@@ -274,7 +274,7 @@ def test_parts_make_the_whole(model: Any, root: Path) -> None:
         ),
         (("percent", {}), ObservationError, "percent is 42, and must be from 0 to 1; choose another metric"),
         (("none", {}), ObservationError, "it gives no number"),
-        (("fails", {}), ObservationError, "evaluate.'fails'., item '1': ZeroDivisionError"),
+        (("fails", {}), ObservationError, "evaluate.'fails'., item 'row 1': ZeroDivisionError"),
         (("mine", {"options": {"scal": 1}}), ObservationError, "unexpected keyword argument 'scal'"),
         (("needs", {}), NotMeasurableError, "no_such_package"),
         (("empty", {}), UsageError, "cannot be loaded"),

@@ -410,13 +410,13 @@ def test_an_item_that_is_too_long_gives_up_examples() -> None:
     item = Item("q1", "?", tail="T" * 10, head="H" * 10, shots=("a" * 20, "b" * 20))
     fitting = Fitting(model(64))
     assert len(fitting.ids(item, 4)) == 60
-    assert fitting.remarks("questions") == []
+    assert fitting.remarks() == []
     assert len(fitting.ids(item, 10)) == 40
     assert len(fitting.ids(item, 30)) == 20
     assert len(fitting.ids(item, 50)) == 14
-    assert fitting.remarks("questions") == [
-        "questions: 3 items are (q1, q1, q1) longer than the context, asked with fewer examples",
-        "questions: 1 item is (q1) longer than the context, cut at the beginning",
+    assert fitting.remarks() == [
+        "3 items are longer than the context (q1, q1, q1): asked with fewer examples",
+        "1 item is longer than the context (q1): cut at the beginning",
     ]
 
 

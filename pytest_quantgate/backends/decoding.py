@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
@@ -24,12 +23,13 @@ from pytest_quantgate.backends import caches
 from pytest_quantgate.backends.batches import Budget
 from pytest_quantgate.backends.likelihoods import LOOSE, TOLERANCE
 from pytest_quantgate.backends.prefixes import Group, groups
-from pytest_quantgate.errors import ObservationError
+from pytest_quantgate.backends.sampling import chosen, drawn_for
 from pytest_quantgate.interfaces import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pytest_quantgate.interfaces import Decoding, Progress, Prompt
@@ -100,7 +100,7 @@ class Decoder:
     def complete(self, prompts: Sequence[Prompt], decoding: Decoding, progress: Progress) -> list[Completion]:
         """Return the answer to each prompt, in order."""
         self._ending = self._ends | self._special(decoding.stops)
-        rows = [_Row(one.ids, _random(one, decoding)) for one in prompts]
+        rows = [_Row(one.ids, drawn_for(one, decoding)) for one in prompts]
         done = 0
         for part in self._answered(rows, decoding):
             done += len(part)
@@ -204,7 +204,7 @@ class Decoder:
         state = self._prefill(live, shared, length)
         caches.roomy(state.cache, decoding.new_tokens)
         while True:
-            tokens = _chosen(state.logits, live, decoding)
+            tokens = chosen(state.logits, _drawn(live) if decoding.temperature else (), decoding)
             for row, token in zip(live, tokens.tolist(), strict=True):
                 if row.answer is None:
                     row.tokens.append(token)
@@ -276,29 +276,6 @@ def _together(rows: Sequence[_Row], layout: Layout) -> Iterator[list[_Row]]:
         yield list(part)
 
 
-def _random(prompt: Prompt, decoding: Decoding) -> NDArray[np.float64]:
-    """Return the random numbers of an answer; none for a greedy one."""
-    count = decoding.new_tokens if decoding.temperature else 0
-    return np.random.default_rng([decoding.seed, prompt.stream]).random(count)
-
-
-def _chosen(logits: Tensor, live: Sequence[_Row], decoding: Decoding) -> Tensor:
-    """Return the next token (B,) of each row.
-
-    Raises:
-        ObservationError: a logit is NaN.
-
-    """
-    if bool(logits.isnan().any()):
-        raise ObservationError("the logits are not finite: look for NaN weights or a dtype that overflows")
-    if not decoding.temperature:
-        return logits.argmax(-1)
-    chances, order = (logits / decoding.temperature).softmax(-1).sort(descending=True)
-    before = chances.cumsum(-1) - chances
-    chances = chances.masked_fill(before >= decoding.top_p, 0.0).double()
-    reached = (chances / chances.sum(-1, keepdim=True)).cumsum(-1)
-    drawn = torch.tensor(
-        [row.random[len(row.tokens)] if row.answer is None else 0.0 for row in live], device=logits.device
-    )
-    place = torch.searchsorted(reached, drawn[:, None].double()).clamp_max(logits.shape[-1] - 1)
-    return order.gather(-1, place)[:, 0]
+def _drawn(live: Sequence[_Row]) -> list[float]:
+    """Return each row's next random number; a row that is done takes none."""
+    return [float(row.random[len(row.tokens)]) if row.answer is None else 0.0 for row in live]

@@ -87,16 +87,16 @@ class Fitting:
             self._endings[line, choice] = added
         return self._endings[line, choice]
 
-    def remarks(self, kind: str) -> list[str]:
+    def remarks(self) -> list[str]:
         """Return what was done with items that were too long."""
         told = []
         if self._fewer:
-            told.append(f"{kind}: {_named(self._fewer)} longer than the context, asked with fewer examples")
+            told.append(f"{_named(self._fewer)}: asked with fewer examples")
         if self._cut:
-            told.append(f"{kind}: {_named(self._cut)} longer than the context, cut at the beginning")
+            told.append(f"{_named(self._cut)}: cut at the beginning")
         return told
 
 
 def _named(ids: Sequence[str]) -> str:
     names = ", ".join(ids[:NAMED]) + (", …" if len(ids) > NAMED else "")
-    return f"{len(ids)} {'item is' if len(ids) == 1 else 'items are'} ({names})"
+    return f"{len(ids)} {'item is' if len(ids) == 1 else 'items are'} longer than the context ({names})"

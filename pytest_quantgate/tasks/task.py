@@ -160,11 +160,13 @@ class Task:
             "question": [item.question[:QUESTION_LENGTH] for item in items],
         }
         categories: dict[str, Json] = {name: list(names) for name, names in contents.categories.items()}
+        told: Any = found.facts.get("remarks", ())
         facts: dict[str, Json] = {
+            **found.facts,
             "groups": list(groups),
             "categories": categories,
             "of": total,
-            **found.facts,
+            "remarks": [f"{protocol.kind}: {remark}" for remark in told],
         }
         return sheet.made(arrays, words, facts)
 

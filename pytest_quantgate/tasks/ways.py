@@ -120,7 +120,7 @@ class _Choices:
             "logprob": logprob,
         }
         answers = [item.labels[pick] for item, pick in zip(items, picks, strict=True)]
-        return Answered(numbers, answers, {"remarks": [*fitting.remarks("questions"), *_remarks(model)]})
+        return Answered(numbers, answers, {"remarks": [*fitting.remarks(), *_remarks(model)]})
 
 
 def _asked(fitting: Fitting, item: Item) -> Choices:
@@ -175,7 +175,7 @@ def written(
         for number in range(samples)
     ]
     found = answering(model).complete(prompts, decoding_of(request), progress)
-    return found, [*fitting.remarks("prompts"), *_remarks(model)]
+    return found, [*fitting.remarks(), *_remarks(model)]
 
 
 def check_decoding(request: Request, place: str) -> None:
