@@ -107,3 +107,39 @@ def test_the_package_is_the_default(tmp_path: Path) -> None:
     assert chat["stops"] == []
     assert protocol.to_json()["python"].count(".") == 1
     assert json.dumps(chat.identity()) != json.dumps(protocol.identity())
+
+
+def test_humaneval_plus_knows_infinity_and_any_zero(tmp_path: Path) -> None:
+    """JSON has Infinity and NaN as Python writes them; a polynomial has more than one right zero."""
+    limits = {
+        "task_id": "HumanEval/2",
+        "prompt": 'def same(x):\n    """Return x."""\n',
+        "canonical_solution": "    return x\n",
+        "entry_point": "same",
+        "base_input": [[float("inf")], [float("nan")]],
+        "plus_input": [[1.5]],
+    }
+    zero = {
+        "task_id": "HumanEval/32",
+        "prompt": "def poly(xs, x):\n    return sum(c * x**i for i, c in enumerate(xs))\n\n\ndef find_zero(xs):\n"
+        '    """Return a zero of the polynomial."""\n',
+        "canonical_solution": "    return 1.0\n",
+        "entry_point": "find_zero",
+        "base_input": [[[-6, 11, -6, 1]]],
+        "plus_input": [],
+    }
+    found = items(
+        PLUS, task_data.write_lines(tmp_path / "plus.jsonl", [limits, zero, {**zero, "task_id": "x"}])
+    )
+    answers = ["    return x\n", "    return 2.0\n", "    return 2.5\n"]
+    assert judged(found, answers) == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "change", [{"atol": "x"}, {"base_input": None}, {"plus_input": 5}, {"plus_input": [3]}]
+)
+def test_a_row_of_humaneval_plus_that_cannot_be_used_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    """In one line."""
+    file = task_data.write_lines(tmp_path / "plus.jsonl", [{**ROWS[0], **change}])
+    with pytest.raises(UsageError, match=r"plus.jsonl row 1: (atol is|base_input and plus_input must be)"):
+        items(PLUS, file)
