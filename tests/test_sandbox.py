@@ -41,7 +41,7 @@ def program(source: str, check: str = "assert candidate() == 42", helpers: str =
 
 @pytest.fixture(scope="module", params=["all", "floor"])
 def box(request):
-    with Box(Limits(seconds=1.0), layers=request.param) as opened:
+    with Box(Limits(seconds=2.0), layers=request.param) as opened:
         yield opened
 
 
@@ -206,17 +206,17 @@ def test_an_endless_program_is_ended_by_its_cpu_time(box):
     """Also one that ignores every signal that it may."""
     ignoring = "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n    except Exception: pass\n"
     for source in ("def f():\n    while True: pass", ignoring + "while True: pass"):
-        assert judged(box, source).reason == "timed out after 1 s"
+        assert judged(box, source).reason == "timed out after 2 s"
 
 
 def test_a_check_that_never_ends_is_ended_too(box):
-    assert judged(box, "def f(): pass", "while True: pass").reason == "timed out after 1 s"
+    assert judged(box, "def f(): pass", "while True: pass").reason == "timed out after 2 s"
 
 
 def test_a_program_that_waits_is_ended_after_three_times_as_long(box):
     outcome = judged(box, "import time\ndef f(): time.sleep(1000)")
-    assert outcome.reason == "timed out after 1 s"
-    assert 2.9 < outcome.seconds < 6
+    assert outcome.reason == "timed out after 2 s"
+    assert 5.9 < outcome.seconds < 12
 
 
 def test_programs_that_wait_do_not_hold_up_others():
@@ -230,12 +230,16 @@ def test_programs_that_wait_do_not_hold_up_others():
     assert took < 12 * 3 / 2
 
 
-def test_memory_is_limited(box):
-    assert judged(box, "def f(): return len(bytearray(2 << 30))").reason == "MemoryError"
-    assert (
-        judged(box, "def f():\n    x = []\n    while True: x.append(bytearray(1 << 26))").reason
-        == "MemoryError"
-    )
+@pytest.mark.parametrize("layers", ["all", "floor"])
+def test_memory_is_limited(layers):
+    with Box(
+        Limits(seconds=30), layers=layers, workers=1
+    ) as patient:  # to fill memory takes a busy machine seconds
+        assert judged(patient, "def f(): return len(bytearray(2 << 30))").reason == "MemoryError"
+        assert (
+            judged(patient, "def f():\n    x = []\n    while True: x.append(bytearray(1 << 26))").reason
+            == "MemoryError"
+        )
 
 
 def test_the_smallest_memory_is_enough_for_an_honest_program():
