@@ -6,13 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_quantgate import imported
 from pytest_quantgate.cli import main
 from pytest_quantgate.errors import NotMeasurableError
+from pytest_quantgate.imports.values import Imported
 from pytest_quantgate.parse import parse_metric
 from pytest_quantgate.spec import Estimate, Observation
+from pytest_quantgate.store import Store
+from pytest_quantgate.tasks import sheet
 
 LOG = """\
 perplexity: calculating perplexity over 64 chunks, n_ctx=512, batch_size=2048, n_seq=4
@@ -210,3 +214,29 @@ def test_a_name_that_no_study_can_have_is_refused(study: Any) -> None:
     """Before anything is kept."""
     (study.path / "kld.log").write_text(LOG)
     assert bring(study, "llama.cpp", str(study.path / "kld.log"), "--variant", "../x y") == 4
+
+
+@pytest.mark.parametrize("text", ["lm_eval('arc_easy')", "evalution('arc_easy', metric='acc')"])
+@pytest.mark.parametrize("alike", [True, False])
+def test_imported_answers_are_paired_and_shown(elsewhere: Any, text: str, alike: bool) -> None:  # noqa: FBT001
+    """Answers to the same items: flips, and both sides in the report; to others: not compared."""
+    store = Store(elsewhere.path / ".quantgate")
+    for model, correct in (("baseline", [1, 1, 1, 0]), ("q4_k_m", [1, 0, 1, 0])):
+        arrays = {
+            "item": np.arange(4, dtype=np.int32),
+            "group": np.zeros(4, dtype=np.int32),
+            "correct": np.asarray(correct, dtype=np.float64),
+        }
+        words = {name: [f"{name} {n}" for n in range(4)] for name in ("id", "answer", "expected", "question")}
+        which = "same" if alike else model
+        facts = {"groups": [""], "categories": {}, "of": 4, "remarks": [], "items": which}
+        held = sheet.made(arrays, words, facts)
+        found = Imported(text, {"": Estimate(sum(correct) / 4, n=4)}, held, "tool 1", {})
+        store.put(imported.step_of(model, parse_metric(text)), imported.observation_of(found, "f.json", "0"))
+    elsewhere.gates(flips=f"{text}.flips <= 0.25 and {text}.lost > 0.2")
+    result = elsewhere.run("--quantgate-report", "out", "-rs")
+    result.assert_outcomes(passed=int(alike), skipped=int(not alike))
+    report = json.loads((elsewhere.path / "out" / "report.json").read_text())
+    assert {one["model"] for one in report["answers"]} == {"baseline", "q4_k_m"}
+    if not alike:
+        result.stdout.fnmatch_lines(["*the two files are not of the same items*"])

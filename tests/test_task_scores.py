@@ -75,9 +75,8 @@ def test_intervals_are_those_of_the_field() -> None:
     assert low <= drop.low < drop.value < drop.high <= high
 
 
-def test_the_unpaired_interval_is_newcombes_tenth() -> None:
-    """Newcombe (1998), table II: 56/70 - 48/80 has the interval [0.0524, 0.3339] by method 10."""
-    # as pairs of equal size the two shares are taken at their own counts
+def test_the_unpaired_interval_combines_the_two_of_wilson() -> None:
+    """Newcombe's method 10 for independent samples, here of one size and one share: symmetric, by the closed form."""
     low, high = stats.Paired(both=40, lost=16, won=16, neither=28).unpaired(0.95)
     assert low == pytest.approx(-high)
     wilson = stats.wilson(56, 100, 0.95)

@@ -227,7 +227,7 @@ BAD_TABLES = [
     ('kind = "multiple-choice"\ndata = "words.jsonl"\nlimit = -1', "limit = -1"),
     ('kind = "multiple-choice"\ndata = "words.jsonl"\nlimit = "3"', "limit = '3': write a value like 0"),
     ('kind = "question-answer"\ndata = "words.jsonl"\nsystem = "Be brief."', "set chat = true, too"),
-    ('kind = "question-answer"\ndata = "sums.jsonl"\nshots = 3', "shots = 3, and there are"),
+    ('kind = "question-answer"\ndata = "sums.jsonl"\nshots = 3\nexamples = "few.jsonl"', "shots = 3, and there are"),
     ('kind = "question-answer"\ndata = "sums.jsonl"\nprompt = "{questio}"', "has no column 'questio'; it has: question, answer"),
     ('kind = "question-answer"\ndata = "sums.jsonl"\nprompt = "{question"', "double other braces"),
     ('kind = "question-answer"\ndata = "sums.jsonl"\nextract = "regex"', "there are strict, flexible, text"),
@@ -240,12 +240,7 @@ BAD_TABLES = [
 @pytest.mark.parametrize(("table", "said"), BAD_TABLES)
 def test_a_mistake_in_a_task_is_one_line(tasks: Any, table: str, said: str) -> None:
     """Exit code 4 before anything is measured, and no traceback."""
-    task_data.write_lines(tasks.path / "train.jsonl", task_data.sums(2))
-    (tasks.path / "train.jsonl").rename(tasks.path / "train.jsonl.tmp")
-    if "shots" in table:
-        table += '\nexamples = "train.jsonl.tmp"'
-        (tasks.path / "train.jsonl.tmp").rename(tasks.path / "few.jsonl")
-        table = table.replace("train.jsonl.tmp", "few.jsonl")
+    task_data.write_lines(tasks.path / "few.jsonl", task_data.sums(2))
     tasks.tables["tasks.words"] = table
     tasks.gates(words="words.drop < 1")
     result = tasks.run()
