@@ -17,7 +17,9 @@ from typing import Protocol as Interface
 from pytest_quantgate.checkpoint import preflight
 from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import QuantgateError, StoreError
+from pytest_quantgate.executors import remote
 from pytest_quantgate.executors.local import Local
+from pytest_quantgate.recipe import METHODS
 from pytest_quantgate.registry import load
 from pytest_quantgate.report import StepRecord
 
@@ -110,6 +112,11 @@ class Engine:
             stored = self.stored(step)
             return (stored, "store") if stored is not None else (self._measure(step), "measured")
 
+    def refusal(self, step: Step) -> QuantgateError | None:
+        """Return why this session has no observation of a step; None if it has one, or has not tried."""
+        outcome = self._done.get(step.key)
+        return outcome if isinstance(outcome, QuantgateError) else None
+
     def keep(self, step: Step, observation: Observation) -> None:
         """Keep an observation that was put together from parts."""
         self.store.put(step, observation)
@@ -187,6 +194,10 @@ class Engine:
         """
         if spec.recipe is None:
             return spec
+        if METHODS[spec.recipe.method].on_load:
+            baseline = self.baseline()
+            assert baseline is not None
+            return spec.at(Path(baseline.path))
         found = self.store.checkpoint(_checkpoint_key(spec))
         if found is None and self.options.offline:
             raise StoreError(
@@ -199,12 +210,18 @@ class Engine:
         recipe, baseline = spec.recipe, self.baseline()
         assert recipe is not None
         assert baseline is not None
-        quantizer = self.registry.get("quantizers", recipe.method)
+        reference = self.registry.reference("quantizers", recipe.method)
+        limit = self.options.worker_limit
         self._executor.close()
 
         def build(folder: Path) -> None:
             with self.narrator.working(f"{spec.name} quantize ({recipe.method})") as progress:
-                quantizer.quantize(recipe, baseline, folder, progress)
+                if recipe.python or spec.isolated:
+                    remote.quantize(
+                        reference, spec.name, recipe, baseline, folder, limit=limit, progress=progress
+                    )
+                else:
+                    load(reference).quantize(recipe, baseline, folder, progress)
             preflight(folder)
 
         about: dict[str, Json] = {
@@ -219,11 +236,13 @@ class Engine:
         return str(record["content"]) if record else spec.weights
 
     def _load(self, spec: ModelSpec) -> Model:
-        backend = self.registry.get("backends", spec.backend)
+        reference = self.registry.reference("backends", spec.backend)
+        code, pickle = self.options.allow_code, self.options.allow_pickle
         with self.narrator.working(f"{spec.name} load"):
-            model: Model = backend(
-                spec, allow_code=self.options.allow_code, allow_pickle=self.options.allow_pickle
-            )
+            if spec.python or spec.isolated:
+                limit = self.options.worker_limit
+                return remote.load(reference, spec, limit, allow_code=code, allow_pickle=pickle)
+            model: Model = load(reference)(spec, allow_code=code, allow_pickle=pickle)
         return model
 
     def model(self, spec: ModelSpec) -> Model:

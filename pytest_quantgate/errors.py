@@ -10,6 +10,7 @@ The tree::
     │   └── ConfigError       a key or a value in the configuration
     ├── CheckpointError       a model folder that is damaged, incomplete or refused
     ├── ObservationError      a pass over a model that gave no usable numbers
+    │   └── WorkerError       … because the process that ran it died or hung
     ├── StoreError            the store has not what is needed, or cannot keep it
     └── NotMeasurableError    this machine cannot measure it: skipped, or failed when strict
         └── MissingExtraError     … because an optional dependency is not installed
@@ -35,6 +36,7 @@ __all__ = [
     "StoreError",
     "UnknownNameError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -108,6 +110,10 @@ class CheckpointError(QuantgateError):
 
 class ObservationError(QuantgateError):
     """A pass over a model that gave no usable numbers: NaN logits, an empty corpus, another tokenizer."""
+
+
+class WorkerError(ObservationError):
+    """The process that held a model died, hung, or could not be started."""
 
 
 class StoreError(QuantgateError):

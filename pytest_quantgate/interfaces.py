@@ -33,6 +33,7 @@ __all__ = [
     "Choices",
     "Combining",
     "Completion",
+    "Concurrent",
     "Decoding",
     "Divisible",
     "Model",
@@ -72,8 +73,9 @@ class TokenScores:
         logprob: (S,) log-probability of the token that is there.
         top1: (S,) the most probable token.
         ids: (S, K) the ids at which `at` was read: the model's own top K, or those that were asked for.
-        at: (S, K) log-probabilities at `ids`.
-        floor: (S,) the smallest log-probability in the vocabulary: bounds what a truncated sum can miss.
+        at: (S, K) log-probabilities at `ids`; NaN where an endpoint does not tell them.
+        floor: (S,) the smallest log-probability in the vocabulary: bounds what a truncated sum can miss. NaN where an
+            endpoint does not tell it.
 
     """
 
@@ -170,8 +172,6 @@ class Model(Interface):
         vocab_size: number of logits.
         max_length: longest context in tokens.
         load_seconds: time from nothing to ready.
-        native: the engine's own model, for tests that want it.
-        tokenizer: the engine's own tokenizer.
         bos_id: the token that the tokenizer itself puts before a text; None if it puts none.
 
     """
@@ -180,9 +180,25 @@ class Model(Interface):
     vocab_size: int
     max_length: int
     load_seconds: float
-    native: Any
-    tokenizer: Any
     bos_id: int | None
+
+    @property
+    def native(self) -> Any:
+        """The engine's own model, for tests that want it.
+
+        Raises:
+            NotMeasurableError: it cannot be handed out, since it lies in another process.
+
+        """
+
+    @property
+    def tokenizer(self) -> Any:
+        """The engine's own tokenizer.
+
+        Raises:
+            NotMeasurableError: as `native`.
+
+        """
 
     def encode(self, text: str) -> IntArray:
         """Return the ids of a text, without special tokens added."""
@@ -207,7 +223,10 @@ class Model(Interface):
         """Continue `ids` greedily by up to `new_tokens`; on a GPU every time stamp is synchronised."""
 
     def findings(self) -> Mapping[str, Json]:
-        """Return {"quantized": {module: bits}, "dense": [linear modules left alone], "nonfinite": [tensor names]}."""
+        """Return {"quantized": {module: bits}, "dense": [linear modules left alone], "nonfinite": [tensor names]}.
+
+        All are empty, and "unseen" is true, where the engine shows no layers.
+        """
 
     def memory(self) -> Mapping[str, float]:
         """Return peak bytes since loading began.
@@ -241,6 +260,14 @@ class Answering(Interface):
 
     def remarks(self) -> Sequence[str]:
         """Return what a reader must know of how that was done: "the shared prompt was not cached, since …"."""
+
+
+@runtime_checkable
+class Concurrent(Interface):
+    """A `Model` that continues several prompts at once, as a server does for its users."""
+
+    def generate_many(self, prompts: Sequence[Sequence[int]], new_tokens: int) -> list[Trace]:
+        """Continue all prompts at once, greedily, each by `new_tokens`; seconds count from when the first was sent."""
 
 
 class Subject(Interface):

@@ -6,8 +6,10 @@ the versions of every library that can change a number, so that a stored observa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from pytest_quantgate import checkpoint, machine
 from pytest_quantgate.checkpoint import preflight
@@ -15,27 +17,43 @@ from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraEr
 from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import Json, ModelSpec, digest
+from pytest_quantgate.stacks import Stacks, requirement_names
 
 if TYPE_CHECKING:
     from pytest_quantgate.checkpoint import Checkpoint
+    from pytest_quantgate.engine import Narrator
     from pytest_quantgate.options import Options
     from pytest_quantgate.registry import Registry
     from pytest_quantgate.store import Store
-    from pytest_quantgate.study import ModelTable, Study
+    from pytest_quantgate.study import ModelTable, Stack, Study
 
 __all__ = ["Models"]
 
+AUTO: Final = "auto"
+_USUAL: Final = "transformers"
+_REFERENCE: Final = "baseline"
 _MATRIX = 2
 
 
 class Models:
     """The models of a study. Files are read when a model is first asked for; no engine is imported."""
 
-    def __init__(self, study: Study, options: Options, store: Store, registry: Registry) -> None:
+    def __init__(
+        self,
+        study: Study,
+        options: Options,
+        registry: Registry,
+        *,
+        store: Store,
+        narrator: Narrator,
+        since: float,
+    ) -> None:
         self._study = study
         self._options = options
         self._store = store
         self._registry = registry
+        self._since = since
+        self._stacks = Stacks(store, study.root, narrator, offline=options.offline)
 
     @cached_property
     def baseline(self) -> ModelSpec | None:
@@ -71,9 +89,12 @@ class Models:
                 f"variant {name!r} is measured here, and the baseline is imported: it takes a model to compare with"
             )
         try:
-            self._registry.reference("backends", table.backend)
+            if table.backend != AUTO:
+                self._registry.reference("backends", table.backend)
         except UsageError as error:
             raise ConfigError(f"{self._study.file}: [tool.quantgate.variants.{name}]: {error}") from error
+        if table.endpoint[0]:
+            return self._served(table)
         return self._existing(table, self._open(table)) if table.recipe is None else self._recipe(table)
 
     def _open(self, table: ModelTable) -> Checkpoint:
@@ -89,17 +110,48 @@ class Models:
 
     def _existing(self, table: ModelTable, sound: Checkpoint) -> ModelSpec:
         method = str((sound.quantization or {}).get("quant_method", ""))
+        backend = ("gguf" if sound.is_gguf else _USUAL) if table.backend == AUTO else table.backend
         stated = sound.config.get("dtype") or sound.config.get("torch_dtype") or "float32"
+        if sound.is_gguf and table.name != _REFERENCE and self.baseline is not None:
+            stated = self.baseline.dtype  # llama.cpp computes in types of its own
         return ModelSpec(
             name=table.name,
             source=table.model,
             weights=checkpoint.fingerprint(sound, self._store),
             path=str(sound.path),
-            backend=table.backend,
-            dtype=str(stated) if table.dtype == "auto" else table.dtype,
-            device=machine.default_device() if table.device == "auto" else table.device,
-            engine=self._engine(table.backend, method),
+            backend=backend,
+            dtype=str(stated) if table.dtype == AUTO else table.dtype,
+            device=machine.default_device() if table.device == AUTO else table.device,
             options=table.options,
+            **self._place(table, backend, method),
+        )
+
+    def _served(self, table: ModelTable) -> ModelSpec:
+        """Return the specification of an endpoint.
+
+        What runs behind one cannot be seen. Its observations hold for this session, or for as long as the user says
+        by `revision` that it is the same.
+        """
+        baseline = self.baseline
+        if not table.model and baseline is None:
+            raise ConfigError(
+                f"variant {table.name!r} is an endpoint: its tokenizer is the baseline's, and no baseline is configured"
+            )
+        sound = self._open(table) if table.model else self._baseline_checkpoint
+        behind: dict[str, Json] = {
+            "endpoint": list(table.endpoint),
+            "checkpoint": checkpoint.fingerprint(sound, self._store) if table.model else "",
+            "as of": table.revision or self._since,
+        }
+        return ModelSpec(
+            name=table.name,
+            source=table.endpoint[1],
+            weights=f"endpoint:{digest(behind)}",
+            path=str(sound.path),
+            backend="server" if table.backend == AUTO else table.backend,
+            dtype=(baseline.dtype if baseline else "float32") if table.dtype == AUTO else table.dtype,
+            device=machine.default_device() if table.device == AUTO else table.device,
+            options=tuple(sorted((*table.options, table.endpoint))),
         )
 
     def _recipe(self, table: ModelTable) -> ModelSpec:
@@ -115,7 +167,9 @@ class Models:
             if ".layers." in name and name.endswith(".weight") and len(info.shape) == _MATRIX
         }
         check_fits(recipe, widths)
-        made_by = dict(machine.versions(*self._registry.distributions(recipe.method)))
+        backend = ("gguf" if recipe.method == "gguf" else _USUAL) if table.backend == AUTO else table.backend
+        maker = self._interpreter(table, table.maker)
+        made_by = dict(self._versions(table, table.maker, maker, self._registry.distributions(recipe.method)))
         made_from: dict[str, Json] = {
             "recipe": recipe.identity(),
             "baseline": baseline.weights,
@@ -125,17 +179,35 @@ class Models:
             name=table.name,
             source=recipe.method,
             weights=f"recipe:{digest(made_from)}",
-            backend=table.backend,
-            dtype=baseline.dtype if table.dtype == "auto" else table.dtype,
-            device=machine.default_device() if table.device == "auto" else table.device,
-            engine=self._engine(table.backend, recipe.method),
-            recipe=recipe,
+            backend=backend,
+            dtype=baseline.dtype if table.dtype == AUTO else table.dtype,
+            device=machine.default_device() if table.device == AUTO else table.device,
+            recipe=replace(recipe, python=maker),
             options=table.options,
+            **self._place(table, backend, recipe.method),
         )
 
-    def _engine(self, backend: str, method: str) -> tuple[tuple[str, str], ...]:
+    def _interpreter(self, table: ModelTable, stack: Stack) -> str:
+        return self._stacks.interpreter(f"{self._study.file}: variant {table.name!r}", stack)
+
+    def _place(self, table: ModelTable, backend: str, method: str) -> dict[str, Any]:
+        """Return where a model runs, and what is installed there."""
+        python = self._interpreter(table, table.stack)
         names = (*self._registry.distributions(backend), *self._registry.distributions(method))
-        return machine.versions(*names)
+        engine = self._versions(table, table.stack, python, names)
+        if python and backend == _USUAL and "torch" not in dict(engine):
+            raise ConfigError(
+                f"variant {table.name!r}: {python} has no torch; install torch and transformers there"
+            )
+        return {"engine": engine, "python": python, "isolated": table.isolated or self._options.isolate}
+
+    def _versions(
+        self, table: ModelTable, stack: Stack, python: str, names: Sequence[str]
+    ) -> tuple[tuple[str, str], ...]:
+        if not python:
+            return machine.versions(*names)
+        wanted = tuple(dict.fromkeys((*names, *requirement_names(stack.requirements))))
+        return self._stacks.versions(f"variant {table.name!r}", python, wanted)
 
 
 def _imported(table: ModelTable) -> ModelSpec:

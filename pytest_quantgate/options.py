@@ -27,6 +27,7 @@ _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 ALPHA: Final = 0.01
 FAMILY_CONFIDENCE: Final = 0.95
+WORKER_LIMIT: Final = 1800
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ SETTINGS: Final = (
     Setting("alpha", float, "chance that an early stop decides wrongly (default: 0.01)", "CHANCE"),
     Setting("seed", int, "of the order in which an early stop visits the corpus (default: 0)", "N"),
     Setting("floor", bool, "measure the baseline against itself and show the noise beside each change"),
+    Setting("isolate", bool, "run each model in a process of its own, so that a crash is one failed gate"),
+    Setting("worker_limit", int, "seconds without a sign of life after which such a process hangs", "N"),
     Setting("tag", str, "name this run in the history, e.g. v1.2", "NAME"),
     Setting("against", str, "compare with an earlier run: its id, its tag, or a report.json", "RUN"),
 )
@@ -182,6 +185,8 @@ class Options:
         alpha: chance that an early stop decides wrongly.
         seed: of the order in which an early stop visits the items.
         floor: measure the noise floor.
+        isolate: run each model in a process of its own.
+        worker_limit: seconds without a sign of life after which such a process is taken to hang.
         tag: name of this run.
         against: the earlier run to compare with.
         selftest: try the gates on damaged copies.
@@ -208,6 +213,8 @@ class Options:
     alpha: float = 0.01
     seed: int = 0
     floor: bool = False
+    isolate: bool = False
+    worker_limit: int = WORKER_LIMIT
     tag: str = ""
     against: str = ""
     selftest: bool = False
@@ -241,6 +248,8 @@ class Options:
             alpha=values["alpha"] or ALPHA,
             seed=values["seed"] or 0,
             floor=bool(values["floor"]),
+            isolate=bool(values["isolate"]),
+            worker_limit=values["worker_limit"] or WORKER_LIMIT,
             tag=values["tag"] or "",
             against=values["against"] or "",
             selftest=config.getoption("--quantgate-selftest"),

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from pytest_quantgate.errors import ConfigError, UnknownNameError
 from pytest_quantgate.spec import Recipe, Scalar
@@ -31,7 +31,7 @@ class Key:
     """One parameter of a method.
 
     Attributes:
-        kind: its type; an int is taken where a float is asked for, a bool never where a number is.
+        kind: bool, int, float or str; an int is taken where a float is asked for, a bool never where a number is.
         default: what holds when the recipe does not say.
         choices: the values there are; empty for any in the range.
         low: smallest value; for a float, itself excluded.
@@ -60,6 +60,8 @@ class Key:
         """Return whether a recipe may say `value`."""
         if self.kind is bool or isinstance(value, bool):
             return self.kind is bool and isinstance(value, bool)
+        if self.kind is str:
+            return isinstance(value, str) and value in self.choices
         if not isinstance(value, int if self.kind is int else (int, float)):
             return False
         if self.choices:
@@ -69,18 +71,28 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A quantization method: its parameters, beside `calibration`, which every method here needs.
+    """A quantization method and its parameters.
 
     Attributes:
-        keys: the parameters by name.
+        keys: the parameters by name, beside `calibration`.
         conflicts: pairs of switches that cannot both be true.
+        calibration: whether it takes a calibration file.
+        on_load: it makes no checkpoint: the backend quantizes the baseline's weights whenever it loads them.
+        successor: what to use instead of a library that is archived; empty for one that is kept.
 
     """
 
     keys: Mapping[str, Key]
     conflicts: tuple[tuple[str, str], ...] = ()
+    calibration: Literal["needed", "optional", "none"] = "needed"
+    on_load: bool = False
+    successor: str = ""
 
 
+_GGUF_TYPES: Final = (
+    *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_L"),
+    *("Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_XS", "IQ4_NL"),
+)
 _SAMPLES: Final = Key(int, 128, low=1, high=1_000_000)
 _MAX_LENGTH: Final = Key(int, 2048, low=16, high=1_048_576)
 
@@ -112,6 +124,83 @@ METHODS: Final[Mapping[str, Method]] = MappingProxyType(
                 "max_length": _MAX_LENGTH,
             }
         ),
+        # llama.cpp's file types; without calibration data no importance matrix is used
+        "gguf": Method(
+            {
+                "type": Key(str, "Q4_K_M", choices=_GGUF_TYPES),
+                "samples": _SAMPLES,
+                "max_length": _MAX_LENGTH,
+            },
+            calibration="optional",
+        ),
+        # Dettmers et al. 2022 (8 bits), https://arxiv.org/abs/2208.07339, and 2023 (nf4), https://arxiv.org/abs/2305.14314
+        "bitsandbytes": Method(
+            {
+                "bits": Key(int, 4, choices=(4, 8)),
+                "type": Key(str, "nf4", choices=("nf4", "fp4")),
+                "double_quant": Key(bool, default=True),
+            },
+            calibration="none",
+            on_load=True,
+        ),
+        # weight-only, in groups along the input: "int8" per output channel in torchao counts as WHOLE_ROW
+        "torchao": Method(
+            {
+                "bits": Key(int, 8, choices=(4, 8)),
+                "group_size": Key(int, WHOLE_ROW, choices=(WHOLE_ROW, 32, 64, 128, 256)),
+            },
+            calibration="none",
+            on_load=True,
+        ),
+        "quanto": Method({"bits": Key(int, 8, choices=(2, 4, 8))}, calibration="none", on_load=True),
+        # schemes as llm-compressor names them; `modifier` is what rounds the weights
+        "llmcompressor": Method(
+            {
+                "scheme": Key(
+                    str, "W4A16", choices=("W4A16", "W4A16_ASYM", "W8A16", "W8A8", "FP8", "FP8_DYNAMIC")
+                ),
+                "modifier": Key(str, "gptq", choices=("gptq", "awq", "round")),
+                "group_size": Key(int, 128, choices=(WHOLE_ROW, 32, 64, 128, 256)),
+                "desc_act": Key(bool, default=False),
+                "damp_percent": Key(float, 0.01, low=0, high=1),
+                "samples": _SAMPLES,
+                "max_length": _MAX_LENGTH,
+            },
+            calibration="optional",
+        ),
+        # Cheng et al. 2023, https://arxiv.org/abs/2309.05516
+        "autoround": Method(
+            {
+                "bits": Key(int, 4, choices=(2, 3, 4, 8)),
+                "group_size": Key(int, 128, choices=(WHOLE_ROW, 32, 64, 128)),
+                "sym": Key(bool, default=True),
+                "iterations": Key(int, 200, low=1, high=10_000),
+                "samples": _SAMPLES,
+                "max_length": _MAX_LENGTH,
+            }
+        ),
+        "auto-gptq": Method(
+            {
+                "bits": Key(int, 4, choices=(2, 3, 4, 8)),
+                "group_size": Key(int, 128, choices=(WHOLE_ROW, 16, 32, 64, 128, 256, 512, 1024)),
+                "desc_act": Key(bool, default=False),
+                "sym": Key(bool, default=True),
+                "damp_percent": Key(float, 0.01, low=0, high=1),
+                "samples": _SAMPLES,
+                "max_length": _MAX_LENGTH,
+            },
+            successor="gptq",
+        ),
+        "autoawq": Method(
+            {
+                "bits": Key(int, 4, choices=(4,)),
+                "group_size": Key(int, 128, choices=(WHOLE_ROW, 16, 32, 64, 128)),
+                "zero_point": Key(bool, default=True),
+                "samples": _SAMPLES,
+                "max_length": _MAX_LENGTH,
+            },
+            successor="awq",
+        ),
     }
 )
 
@@ -142,12 +231,15 @@ def from_table(name: str, table: Mapping[str, object], root: Path) -> Recipe:
     for one, other in method.conflicts:
         if parameters[one] and parameters[other]:
             raise ConfigError(f"{place}: {one} and {other} exclude each other; set one of them to false")
+    complete = tuple(sorted(parameters.items()))
+    if method.calibration != "needed" and "calibration" not in table:
+        return Recipe(method_name, complete)
     path = _calibration(place, table, root)
-    return Recipe(method_name, tuple(sorted(parameters.items())), str(path), content_digest(path))
+    return Recipe(method_name, complete, str(path), content_digest(path))
 
 
 def _refuse_unknown(place: str, method: str, table: Iterable[str]) -> None:
-    known = (*METHODS[method].keys, "calibration")
+    known = (*METHODS[method].keys, *(("calibration",) if METHODS[method].calibration != "none" else ()))
     for key in table:
         if key not in known and key != "method":
             close = difflib.get_close_matches(key, known, n=1)
@@ -159,9 +251,9 @@ def _value(place: str, key: str, rule: Key, table: Mapping[str, object]) -> Scal
     value = table.get(key, rule.default)
     if not rule.accepts(value):
         raise ConfigError(f"{place}: {key} = {value!r} cannot be used; write {rule.allowed}")
-    assert isinstance(value, (bool, int, float))
+    assert isinstance(value, (bool, int, float, str))
     # 0 and 0.0, 1 and 1.0 would give two identities to one recipe
-    return rule.kind(value) if rule.kind is not bool else value
+    return float(value) if rule.kind is float else value
 
 
 def _calibration(place: str, table: Mapping[str, object], root: Path) -> Path:

@@ -48,10 +48,19 @@ _BUILT_IN: Mapping[Kind, Mapping[str, str]] = {
         "evalution": "pytest_quantgate.metrics.evalution:EVALUTION",
         "worst_capability": "pytest_quantgate.metrics.worst:WORST_CAPABILITY",
     },
-    "backends": {"transformers": "pytest_quantgate.backends.transformers:load"},
+    "backends": {
+        "transformers": "pytest_quantgate.backends.transformers:load",
+        "gguf": "pytest_quantgate.backends.gguf:load",
+        "server": "pytest_quantgate.backends.server:load",
+    },
     "quantizers": {
         "gptq": "pytest_quantgate.quantizers.gptqmodel:quantizer",
         "awq": "pytest_quantgate.quantizers.gptqmodel:quantizer",
+        "gguf": "pytest_quantgate.quantizers.gguf:quantizer",
+        "llmcompressor": "pytest_quantgate.quantizers.llmcompressor:quantizer",
+        "autoround": "pytest_quantgate.quantizers.autoround:quantizer",
+        "auto-gptq": "pytest_quantgate.quantizers.autogptq:quantizer",
+        "autoawq": "pytest_quantgate.quantizers.autoawq:quantizer",
     },
     "reporters": {
         "terminal": "pytest_quantgate.reporters.terminal:render",
@@ -70,6 +79,16 @@ _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
     "gptq": ("gptqmodel",),
     "awq": ("gptqmodel",),
+    "gguf": ("llama-cpp-python",),
+    "bitsandbytes": ("bitsandbytes",),
+    "torchao": ("torchao",),
+    "quanto": ("optimum-quanto",),
+    "compressed-tensors": ("compressed-tensors",),
+    "llmcompressor": ("llmcompressor", "compressed-tensors"),
+    "autoround": ("auto-round",),
+    "auto-round": ("auto-round",),
+    "auto-gptq": ("auto-gptq",),
+    "autoawq": ("autoawq",),
 }
 _EXTRA_OF = {
     "torch": "hf",
@@ -80,6 +99,15 @@ _EXTRA_OF = {
     "huggingface_hub": "hf",
     "gptqmodel": "gptq",
     "optimum": "gptq",
+    "llama_cpp": "gguf",
+    "gguf": "gguf",
+    "bitsandbytes": "bitsandbytes",
+    "torchao": "torchao",
+    "compressed_tensors": "compressed-tensors",
+    "llmcompressor": "llmcompressor",
+    "auto_round": "autoround",
+    "auto_gptq": "auto-gptq",
+    "awq": "autoawq",
 }
 
 

@@ -109,13 +109,15 @@ class Protocol:
 class Recipe:
     """How a variant is made from the baseline: a quantization method and its parameters, in the field's own names.
 
-    `calibration` is the path of the calibration file; `digest_json` replaces it by the digest of its content.
+    `calibration` is the path of the calibration file, by whose content it counts; `python` is the interpreter that
+    carries it out, empty for this one: what is installed there counts, the path does not.
     """
 
     method: str
     parameters: tuple[tuple[str, Scalar], ...] = ()
     calibration: str = ""
     calibration_digest: str = ""
+    python: str = ""
 
     def __getitem__(self, name: str) -> Scalar:
         return dict(self.parameters)[name]
@@ -131,6 +133,7 @@ class Recipe:
             "parameters": dict(self.parameters),
             "calibration": self.calibration,
             "calibration_digest": self.calibration_digest,
+            **({"python": self.python} if self.python else {}),
         }
 
     @classmethod
@@ -141,6 +144,7 @@ class Recipe:
             tuple(sorted(value["parameters"].items())),
             str(value["calibration"]),
             str(value["calibration_digest"]),
+            str(value.get("python", "")),
         )
 
     def identity(self) -> dict[str, Json]:
@@ -168,6 +172,9 @@ class ModelSpec:
         engine: name and version of every library that can change a number.
         recipe: how it is made, for a variant that is a recipe.
         options: further arguments for the backend.
+        python: the interpreter of the process that runs it; empty for this one. What is installed there is part of
+            `engine`; the path itself is no part of the identity.
+        isolated: it runs in a process of its own, also under this interpreter. Not part of the identity.
 
     """
 
@@ -181,6 +188,8 @@ class ModelSpec:
     engine: tuple[tuple[str, str], ...] = ()
     recipe: Recipe | None = None
     options: tuple[tuple[str, Scalar], ...] = ()
+    python: str = ""
+    isolated: bool = False
 
     @property
     def is_baseline(self) -> bool:
@@ -206,6 +215,8 @@ class ModelSpec:
             "path": self.path,
             "device": self.device,
             "recipe": self.recipe.to_json() if self.recipe else None,
+            "python": self.python,
+            "isolated": self.isolated,
         }
 
     @classmethod
@@ -222,6 +233,8 @@ class ModelSpec:
             engine=tuple(sorted(value["engine"].items())),
             recipe=Recipe.from_json(value["recipe"]) if value["recipe"] else None,
             options=tuple(sorted(value["options"].items())),
+            python=value.get("python", ""),
+            isolated=value.get("isolated", False),
         )
 
     def at(self, path: Path) -> ModelSpec:

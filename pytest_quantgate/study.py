@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pytest_quantgate import matrix
 from pytest_quantgate import recipe as recipes
 from pytest_quantgate.errors import ConfigError, UnknownNameError
 from pytest_quantgate.options import NAMES as SETTING_NAMES
@@ -19,17 +20,56 @@ from pytest_quantgate.options import NAMES as SETTING_NAMES
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Recipe, Scalar
 
-__all__ = ["ModelTable", "Study", "check_name", "read"]
+__all__ = ["ModelTable", "Stack", "Study", "check_name", "read"]
 
-_MODEL_KEYS: Final = ("model", "revision", "dtype", "device", "backend", "options", "imported")
+_MODEL_KEYS: Final = (
+    *("model", "revision", "dtype", "device", "backend", "options", "imported"),
+    *("python", "requirements", "isolate", "kv_cache"),
+)
+_SERVER_KEYS: Final = ("server", "launch")
+_STACK_KEYS: Final = ("python", "requirements")
 _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtype", "device")
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTable:
-    """One configured model: a checkpoint that exists (`model`), or a recipe that makes it from the baseline.
+class Stack:
+    """The software that a model runs under; both empty for this process's own.
 
-    `dtype` and `device` are "auto" unless given. An `imported` one is neither: its figures were measured elsewhere.
+    Attributes:
+        python: an interpreter; with `requirements`, the one that their environment is made from.
+        requirements: what is installed into an environment that is made for them.
+
+    """
+
+    python: str = ""
+    requirements: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.python or self.requirements)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTable:
+    """One configured model.
+
+    It is a checkpoint that exists (`model`), a recipe that makes it from the baseline (`recipe`), an endpoint
+    (`endpoint`), or was measured elsewhere (`imported`).
+
+    Attributes:
+        name: as configured, or "baseline".
+        model: local path or hub id; beside an endpoint, what is served there.
+        revision: branch, tag or commit of a hub id.
+        dtype: the type it computes in; "auto" for the checkpoint's own.
+        device: "auto" for what is there.
+        backend: "auto" for what the checkpoint calls for.
+        options: further arguments for the backend.
+        recipe: how it is made.
+        imported: its figures were measured elsewhere.
+        stack: where it runs.
+        maker: where its recipe is carried out, if not there.
+        isolated: it runs in a process of its own.
+        endpoint: ("server", URL) or ("launch", command); empty for what is loaded here.
+
     """
 
     name: str
@@ -37,10 +77,14 @@ class ModelTable:
     revision: str = ""
     dtype: str = "auto"
     device: str = "auto"
-    backend: str = "transformers"
+    backend: str = "auto"
     options: tuple[tuple[str, Scalar], ...] = ()
     recipe: Recipe | None = None
     imported: bool = False
+    stack: Stack = Stack()
+    maker: Stack = Stack()
+    isolated: bool = False
+    endpoint: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +188,7 @@ def read(file: Path | None, root: Path) -> Study:
         table=table,
         baseline=_baseline(file, table.get("baseline"), defaults),
         variants=tuple(
-            _variant(file, name, value, defaults) for name, value in _table(file, table, "variants").items()
+            _variant(file, name, value, defaults) for name, value in _variants(file, table).items()
         ),
         gates=tuple(
             (name, _string(f"{file}: [tool.quantgate.gates] {name}", text))
@@ -178,11 +222,13 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
     if name == "baseline":
         raise ConfigError(f"{place}: {name!r} cannot be a variant's name: it is the reference's")
     check_name(place, name)
-    _refuse_unknown(place, value, (*_MODEL_KEYS, "quantize"))
-    if ("model" in value) + ("quantize" in value) + bool(value.get("imported")) != 1:
+    _refuse_unknown(place, value, (*_MODEL_KEYS, *_SERVER_KEYS, "quantize"))
+    served = ("server" in value) + ("launch" in value)
+    given = ("model" in value and not served) + ("quantize" in value) + bool(value.get("imported")) + served
+    if given != 1:
         raise ConfigError(
-            f"{place}: give either model (a checkpoint that exists) or quantize (a recipe),"
-            " or imported = true if its figures were measured elsewhere"
+            f"{place}: give either model (a checkpoint that exists) or quantize (a recipe), server or launch"
+            " (an endpoint), or imported = true if its figures were measured elsewhere"
         )
     return _entry(place, name, value, defaults, file.parent)
 
@@ -205,7 +251,7 @@ def _entry(
 ) -> ModelTable:
     texts = {
         key: _string(f"{place} {key}", table[key])
-        for key in ("model", "revision", "dtype", "device", "backend")
+        for key in ("model", "revision", "dtype", "device", "backend", *_SERVER_KEYS)
         if key in table
     }
     options = table.get("options", {})
@@ -213,21 +259,60 @@ def _entry(
         isinstance(item, str | int | float | bool) for item in options.values()
     ):
         raise ConfigError(f"{place} options: write a table of strings, numbers and booleans")
-    is_imported = table.get("imported", False)
-    if not isinstance(is_imported, bool):
-        raise ConfigError(f"{place} imported = {is_imported!r}: write true or false")
-    recipe = None
+    if "kv_cache" in table:
+        options = {**options, "kv_cache": _string(f"{place} kv_cache", table["kv_cache"])}
+    recipe, maker = None, Stack()
     if root is not None and "quantize" in table:
         if not isinstance(table["quantize"], dict):
             raise ConfigError(f'{place} quantize: write {{ method = "gptq", bits = 4, ... }}')
-        recipe = recipes.from_table(name, table["quantize"], root)
+        made = {key: value for key, value in table["quantize"].items() if key not in _STACK_KEYS}
+        recipe = recipes.from_table(name, made, root)
+        maker = _stack(f"{place} quantize", table["quantize"])
+    endpoint = next(((key, texts.pop(key)) for key in _SERVER_KEYS if key in texts), ("", ""))
+    stack, isolated = _stack(place, table), _flag(place, "isolate", table)
+    if endpoint[0] and (stack or isolated):
+        raise ConfigError(
+            f"{place}: {endpoint[0]} is a process of its own; leave python, requirements and isolate out"
+        )
     return ModelTable(
         name=name,
         options=tuple(sorted(options.items())),
         recipe=recipe,
-        imported=is_imported,
+        imported=_flag(place, "imported", table),
+        stack=stack,
+        maker=maker or stack,
+        isolated=isolated,
+        endpoint=endpoint,
         **{**defaults, **texts},
     )
+
+
+def _stack(place: str, table: Mapping[str, Any]) -> Stack:
+    python = _string(f"{place} python", table["python"]) if "python" in table else ""
+    listed = _strings(f"{place} requirements", table.get("requirements", []))
+    if "requirements" in table and not listed:
+        raise ConfigError(f'{place} requirements is empty; write ["torch==2.13.0", ...] or leave it out')
+    return Stack(python, listed)
+
+
+def _flag(place: str, key: str, table: Mapping[str, Any]) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{place} {key} = {value!r}: write true or false")
+    return value
+
+
+def _variants(file: Path, table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the variant tables, a `matrix` replaced by the variants that it stands for."""
+    found: dict[str, Any] = {}
+    for name, value in _table(file, table, "variants").items():
+        place = f"{file}: [tool.quantgate.variants.{name}]"
+        expanded = matrix.expand(place, name, value) if isinstance(value, dict) else [(name, value)]
+        for each, variant in expanded:
+            if each in found:
+                raise ConfigError(f"{place}: its matrix gives a second variant {each!r}; rename one of them")
+            found[each] = variant
+    return found
 
 
 def _table(file: Path, table: Mapping[str, Any], key: str) -> Mapping[str, Any]:

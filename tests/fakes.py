@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import numpy as np
 from pytest_quantgate import damages
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.interfaces import TokenScores, Trace, Window
-from pytest_quantgate.spec import Json, ModelSpec
+from pytest_quantgate.spec import Json, ModelSpec, Recipe
 
 VOCABULARY = 64
 
@@ -33,7 +35,9 @@ def log(event: str) -> None:
 def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = False) -> FakeModel:
     """Load a fake: what a backend registers."""
     log(f"load {spec.name}")
-    return FakeModel(spec)
+    model = FakeModel(spec)
+    model.meet("load")
+    return model
 
 
 def table(damage: float = 0.0) -> np.ndarray:
@@ -77,6 +81,18 @@ class FakeModel:
             return 0.001 if self._options.get("attention") == "eager" else 0.0
         return 3.0 if damages.DAMAGES[self._inflicted].severe else 0.01
 
+    def meet(self, stage: str) -> None:
+        """Do what the options have in store for this stage: die of a signal, hang, or raise what nobody expects."""
+        if stage in str(self._options.get("tells", "")):
+            log(f"pid {os.getpid()}")
+        if self._options.get("dies") == stage:
+            os.write(2, b"the last words\n")
+            os.kill(os.getpid(), getattr(signal, self._options.get("of", "SIGKILL").upper()))
+        if self._options.get("hangs") == stage:
+            time.sleep(600)
+        if self._options.get("stumbles") == stage:
+            raise ZeroDivisionError("by accident")
+
     def encode(self, text: str) -> np.ndarray:
         """Return one id per byte."""
         shift = self._options.get("tokenizer_shift", 0)
@@ -100,6 +116,8 @@ class FakeModel:
         if self._options.get("broken") or (self._inflicted and self._options.get("breaks")):
             raise ObservationError(f"{self.spec.name}: logits are not finite")
         for index, window in enumerate(windows):
+            if index == 1:
+                self.meet("score")
             ids = np.asarray(window.ids)
             rows = self._logprob[ids[window.start - 1 : -1]]
             wanted = (
@@ -116,6 +134,7 @@ class FakeModel:
     def generate(self, ids: Sequence[int], new_tokens: int, *, stop_at_end: bool = False) -> Trace:
         """Continue by a full cycle through the vocabulary, at a steady speed."""
         log(f"generate {self.spec.name}")
+        self.meet("generate")
         step = 1.0 / self._options.get("speed", 100.0)
         tokens = (np.arange(new_tokens) * 7 + 3) % VOCABULARY
         if self._options.get("gibberish"):
@@ -139,6 +158,24 @@ class FakeModel:
     def close(self) -> None:
         """Note it."""
         log(f"close {self.spec.name}")
+
+
+class FakeQuantizer:
+    """Writes a sound checkpoint, unless its calibration text names the signal to die of."""
+
+    def quantize(self, recipe: Recipe, baseline: ModelSpec, out: Path, progress: Any) -> None:
+        """Write half of it, meet its fate, write the rest."""
+        log(f"pid {os.getpid()}")
+        (out / "half").write_text("half")
+        progress(1, 2)
+        text = Path(recipe.calibration).read_text()
+        if text.startswith("SIG"):
+            os.kill(os.getpid(), getattr(signal, text.strip()))
+        (out / "half").unlink()
+        write_checkpoint(out, seed=5, bits=8)
+
+
+QUANTIZER = FakeQuantizer()
 
 
 def write_checkpoint(folder: Path, *, seed: int = 0, bits: int = 16) -> Path:

@@ -23,17 +23,52 @@ def folder(tmp_path):
     return tmp_path
 
 
+CALIBRATED = [name for name, method in METHODS.items() if method.calibration != "none"]
+
+
 def make(folder, method="gptq", **keys):
-    return from_table("v", {"method": method, "calibration": "chat.txt", **keys}, folder)
+    file = {"calibration": "chat.txt"} if method in CALIBRATED else {}
+    return from_table("v", {"method": method, **file, **keys}, folder)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATED)
 def test_every_default_is_written_out(folder, method):
     """A recipe that says nothing has each parameter of its method, and the digest of its calibration file."""
     recipe = make(folder, method)
     assert dict(recipe.parameters) == {key: rule.default for key, rule in METHODS[method].keys.items()}
     assert recipe.calibration_digest == hashlib.sha256(SAMPLE.encode()).hexdigest()
     assert recipe.calibration == str(folder / "chat.txt")
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in CALIBRATED])
+def test_a_method_that_takes_no_calibration_refuses_it(folder, method):
+    """What would be passed over in silence is a mistake."""
+    made = make(folder, method)
+    assert (made.calibration, made.calibration_digest) == ("", "")
+    with pytest.raises(ConfigError, match=f"{method} has no parameter 'calibration'"):
+        make(folder, method, calibration="chat.txt")
+
+
+@pytest.mark.parametrize("method", [name for name, one in METHODS.items() if one.calibration == "optional"])
+def test_calibration_that_may_be_left_out_counts_where_it_is_given(folder, method):
+    """With samples and without them are two recipes."""
+    assert from_table("v", {"method": method}, folder).identity() != make(folder, method).identity()
+
+
+def test_words_are_checked_like_numbers(folder):
+    """A type that the method has not is refused with those that it has."""
+    assert make(folder, "gguf", type="Q8_0")["type"] == "Q8_0"
+    for wrong in ("Q9_0", 4, True, ["Q8_0"]):
+        with pytest.raises(ConfigError, match="cannot be used; write F32 or F16"):
+            make(folder, "gguf", type=wrong)
+
+
+def test_where_a_recipe_is_carried_out_is_no_part_of_it(folder):
+    """What is installed there counts, the path does not."""
+    made = make(folder)
+    elsewhere = replace(made, python="/old/python")
+    assert elsewhere.identity() == made.identity()
+    assert Recipe.from_json(elsewhere.to_json()) == elsewhere
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -122,7 +157,7 @@ def test_a_recipe_needs_a_method(folder):
 
 
 @pytest.mark.parametrize(
-    ("method", "hint"), [("gtpq", "did you mean 'gptq'"), ("exl3", "awq, gptq"), (7, "7")]
+    ("method", "hint"), [("gtpq", "did you mean 'gptq'"), ("exl3", "autoround, awq, bitsandbytes"), (7, "7")]
 )
 def test_an_unknown_method_gets_a_suggestion(folder, method, hint):
     """An unknown method is named, with what there is and the variant."""

@@ -25,7 +25,7 @@ def test_every_built_in_name_resolves():
         ("metrics", "pll", "unknown metric 'pll'; did you mean 'ppl'"),
         ("metrics", "ppl_dleta", "did you mean 'ppl_delta'"),
         ("quantizers", "gptqq", "unknown quantization method 'gptqq'; did you mean 'gptq'"),
-        ("backends", "vllm", "there are: transformers"),
+        ("backends", "vllm", "there are: gguf, server, transformers"),
     ],
 )
 def test_unknown_names_get_a_suggestion(kind, name, words):
