@@ -22,6 +22,7 @@ BENCHMARKS = (
     "memory",
     "baseline_size",
     "identity",
+    "lint",
     "early_stopping",
     "sandbox",
     "tasks",
