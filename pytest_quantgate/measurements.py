@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_quantgate import earlier, floor, imported, network, plan, verdict
+from pytest_quantgate import earlier, expected, floor, imported, network, plan, verdict
 from pytest_quantgate.engine import Engine
 from pytest_quantgate.errors import (
     CheckpointError,
@@ -20,14 +20,17 @@ from pytest_quantgate.errors import (
     ObservationError,
     QuantgateError,
 )
+from pytest_quantgate.expected import WITHIN_EXPECTED
 from pytest_quantgate.floor import OVER_FLOOR, Floor, unchanged
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.history import History, check_tag
 from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.models import Models
 from pytest_quantgate.parse import parse_metric
+from pytest_quantgate.recipe import archived
 from pytest_quantgate.registry import load
 from pytest_quantgate.report import Problem
+from pytest_quantgate.scheme import scheme_of
 from pytest_quantgate.stopping import Risk, Stopped, follow
 from pytest_quantgate.store import Store
 from pytest_quantgate.tasks.programs import ALLOW_UNSAFE
@@ -90,7 +93,7 @@ class Measurements:
         self.wants.check_settings()
         self.remarks: dict[str, dict[str, None]] = {}
         self.behind: dict[str, dict[Metric, tuple[str, ...]]] = {}
-        self._models = Models(study, options, store, registry)
+        self._models = Models(study, options, registry, store=store, narrator=narrator, since=since)
         self.options = options
         self._specs: dict[str, ModelSpec | CheckpointError] = {}
         self.demands: dict[str, tuple[Asked, ...]] = {}
@@ -124,7 +127,8 @@ class Measurements:
         """
         if variant not in self._specs:
             try:
-                self._specs[variant] = self._models.variant(variant)
+                made = self._specs[variant] = self._models.variant(variant)
+                self._remark(variant, *archived(made.recipe))
             except CheckpointError as error:
                 self._specs[variant] = error
         found = self._specs[variant]
@@ -328,6 +332,9 @@ class Measurements:
         if metric.relation == OVER_FLOOR:
             found = self.estimate_of(spec, floor.raw(metric))
             return self._floor_of(spec, metric).excess(metric, found)
+        if metric.relation == WITHIN_EXPECTED:
+            found = self.estimate_of(spec, replace(metric, relation="ratio"))
+            return expected.share(metric, found, scheme_of(spec))
         if (brought := self.imported(spec, metric)) is not None:
             return self._brought(spec, metric, brought)
         if spec.source == IMPORTED:

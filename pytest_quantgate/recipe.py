@@ -20,7 +20,7 @@ from pytest_quantgate.spec import Recipe, Scalar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["METHODS", "Key", "Method", "check_fits", "content_digest", "from_table"]
+__all__ = ["METHODS", "Key", "Method", "archived", "check_fits", "content_digest", "from_table"]
 
 WHOLE_ROW: Final = -1
 """The group size that stands for one group per output channel, as wide as the layer's input."""
@@ -281,6 +281,16 @@ def content_digest(path: Path) -> str:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from error
+
+
+def archived(recipe: Recipe | None) -> tuple[str, ...]:
+    """Return what a reader must know of a recipe whose library is no longer kept."""
+    successor = METHODS[recipe.method].successor if recipe else ""
+    if not recipe or not successor:
+        return ()
+    return (
+        f"{recipe.method} is archived; its successor here is method = {successor!r}, which makes the same format",
+    )
 
 
 def check_fits(recipe: Recipe, linear_widths: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from pytest_quantgate.metrics.corpus import Corpus
 from pytest_quantgate.parse import parse, parse_metric
 from pytest_quantgate.recipe import METHODS
 from pytest_quantgate.registry import _BUILT_IN, Registry, load
-from pytest_quantgate.study import _MODEL_KEYS, _STUDY_KEYS, read
+from pytest_quantgate.study import _MODEL_KEYS, _SERVER_KEYS, _STUDY_KEYS, read
 from pytest_quantgate.wants import Wants
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,7 @@ def test_every_key_stands_in_the_docs():
         first_cells(section(text, '[tool.quantgate.gates]\nrelease = "ppl_delta < 1.0"\n```\n'))
     ) == set(_STUDY_KEYS)
     model = text.split("### Models")[1].split("### Recipes")[0]
-    assert set(first_cells(model)) == {*_MODEL_KEYS, "quantize"}
+    assert set(first_cells(model)) == {*_MODEL_KEYS, *_SERVER_KEYS, "quantize", "matrix"}
     for method, known in METHODS.items():
         table = section(text, f"<!-- recipe: {method} -->\n")
         rows = {key: (str(rule.default).lower(), rule.allowed) for key, rule in known.keys.items()}

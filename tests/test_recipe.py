@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_quantgate.errors import ConfigError, UnknownNameError
-from pytest_quantgate.recipe import METHODS, check_fits, from_table
+from pytest_quantgate.recipe import METHODS, archived, check_fits, from_table
 from pytest_quantgate.spec import Recipe
 
 SAMPLE = "one sample\n"
@@ -203,3 +203,11 @@ def test_the_sizes_that_are_suggested_fit(folder):
         check_fits(recipe, WIDTHS)
     for size in str(caught.value).rpartition(": ")[2].split(", "):
         check_fits(replace(recipe, parameters=(("group_size", int(size)),)), WIDTHS)
+
+
+def test_an_archived_library_names_its_successor(folder):
+    """A team that must make an old release again may, and is told what to take otherwise."""
+    assert archived(None) == archived(make(folder)) == ()
+    assert archived(make(folder, "auto-gptq")) == (
+        "auto-gptq is archived; its successor here is method = 'gptq', which makes the same format",
+    )

@@ -10,12 +10,27 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING, Any
 
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers import DynamicCache
+
+LAYERED = True
+"""Whether a cache is a list of layers."""
+
+try:
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+except ImportError:  # before 4.54 it is none: then no cache is plain, and nothing is shared
+    LAYERED = False
+
+    class DynamicLayer:  # type: ignore[no-redef]
+        """A stand-in that no cache holds."""
+
+    class DynamicSlidingWindowLayer:  # type: ignore[no-redef]
+        """A stand-in that no cache holds."""
+
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["is_plain", "is_sliding", "lent", "roomy", "select", "size_of"]
+__all__ = ["LAYERED", "DynamicLayer", "empty", "is_plain", "is_sliding", "lent", "roomy", "select", "size_of"]
 
 
 class Roomy(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -55,9 +70,17 @@ def _with_room(states: Tensor, room: int) -> Tensor:
     return buffer
 
 
+def empty(config: Any) -> Any:
+    """Return an empty cache for a model of this configuration."""
+    return DynamicCache(config=config) if LAYERED else DynamicCache()  # type: ignore[no-untyped-call]
+
+
 def is_plain(cache: Any) -> bool:
     """Return whether all that a cache holds are keys and values of attention."""
-    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
+    layers = getattr(cache, "layers", None)
+    return layers is not None and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
+    )
 
 
 def is_sliding(cache: Any) -> bool:
@@ -77,6 +100,8 @@ def lent(cache: Any, rows: int) -> Any:
 
 def roomy(cache: Any, room: int) -> None:
     """Give every full attention layer room for so many more tokens."""
+    if not LAYERED:
+        return
     cache.layers = [
         Roomy(layer.keys, layer.values, room)
         if type(layer) is DynamicLayer and layer.keys is not None and layer.values is not None

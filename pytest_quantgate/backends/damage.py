@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pytest_quantgate.backends.modules import bits_of
+from pytest_quantgate.backends.modules import bits_of, text_config
 from pytest_quantgate.damages import OPTION, SEED
 from pytest_quantgate.errors import NotMeasurableError, UnknownNameError
 
@@ -71,7 +71,7 @@ def _absent(kind: str, what: str) -> NotMeasurableError:
 
 def _decoder_layers(model: TransformersModel, kind: str) -> nn.ModuleList:
     """Return the stack of decoder layers: the first list of modules that is as long as the configuration says."""
-    count = getattr(model.native.config.get_text_config(), "num_hidden_layers", 0)
+    count = getattr(text_config(model.native.config), "num_hidden_layers", 0)
     for module in model.native.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
@@ -172,7 +172,7 @@ def _counted(layer: nn.Module) -> list[Any]:
 
 
 def _move_heads(model: TransformersModel, _draw: np.random.Generator) -> None:
-    text = model.native.config.get_text_config()
+    text = text_config(model.native.config)
     heads = int(getattr(text, "num_key_value_heads", 0) or getattr(text, "num_attention_heads", 0))
     found = [
         module for name, module in model.native.named_modules() if name.rpartition(".")[2] in KEYS_AND_VALUES

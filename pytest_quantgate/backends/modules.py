@@ -13,10 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["bits_of", "dense_linears", "is_plain", "nonfinite_tensors", "quantized_modules"]
+__all__ = ["bits_of", "dense_linears", "is_plain", "nonfinite_tensors", "quantized_modules", "text_config"]
 
 BITSANDBYTES = {"Linear8bitLt": 8, "Linear4bit": 4, "LinearFP4": 4, "LinearNF4": 4}
 PIECE = 2**24
+BYTE = 8
+
+
+def text_config(config: Any) -> Any:
+    """Return the part of a configuration that describes the language model; before transformers 4.45, all of it."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def quantized_modules(model: nn.Module) -> dict[str, int]:
@@ -36,16 +42,21 @@ def dense_linears(model: nn.Module) -> list[str]:
 
 def bits_of(module: nn.Module) -> int:
     """Return how many bits a weight of this module has if it is quantized, else 0."""
-    if hasattr(module, "qweight"):  # GPTQModel, AutoGPTQ; AutoAWQ says w_bit
-        bits: Any = getattr(module, "bits", getattr(module, "w_bit", 0))
-        return int(bits)
+    # GPTQModel and AutoGPTQ say bits, AutoAWQ w_bit
+    packed: Any = getattr(module, "bits", getattr(module, "w_bit", 0))
+    if packed and hasattr(module, "qweight"):
+        return int(packed)
     if type(module).__name__ in BITSANDBYTES:
         return BITSANDBYTES[type(module).__name__]
     scheme = getattr(getattr(module, "quantization_scheme", None), "weights", None)  # compressed-tensors
     if scheme is not None:
         return int(scheme.num_bits)
     weight = getattr(module, "weight", None)
-    return _bits_of_tensor(weight) if isinstance(weight, Tensor) and not is_plain(weight) else 0
+    if not isinstance(weight, Tensor):
+        return 0
+    if is_plain(weight):  # FP8Linear of transformers
+        return BYTE if weight.is_floating_point() and weight.itemsize == 1 else 0
+    return _bits_of_tensor(weight)
 
 
 def _bits_of_tensor(weight: Tensor) -> int:
@@ -54,6 +65,9 @@ def _bits_of_tensor(weight: Tensor) -> int:
     if bits:
         return int(bits)
     inner = getattr(weight, "original_weight_tensor", weight)
+    stated = getattr(inner, "target_dtype", None)  # torchao's Intx: torch.int4, kept in bytes
+    if isinstance(stated, torch.dtype) and (digits := "".join(filter(str.isdigit, str(stated)))):
+        return int(digits)
     for holder in (inner, getattr(inner, "tensor_impl", None)):
         top = getattr(holder, "quant_max", None)
         if top is not None:

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from pytest_quantgate.errors import ObservationError
+from pytest_quantgate.backends.modules import text_config
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["Head", "Rows", "read_rows"]
 
@@ -55,13 +56,21 @@ class _Replay(nn.Module):
 
 
 class Head:
-    """Gives a causal language model's logits at some positions without ever holding those of all."""
+    """Gives a causal language model's logits at some positions without ever holding those of all.
 
-    def __init__(self, model: Any, vocab_size: int) -> None:
+    Args:
+        model: the causal language model.
+        vocab_size: number of logits.
+        states: another way through the decoder: ids (B, T) -> its last states (B, T, width).
+
+    """
+
+    def __init__(self, model: Any, vocab_size: int, states: Callable[[Tensor], Tensor] | None = None) -> None:
         self._model = model
         self._decoder = model.get_decoder()
+        self._states = states
         self._name = next((n for n, child in model.named_children() if child is self._decoder), "")
-        config = model.config.get_text_config()
+        config = text_config(model.config)
         copies = 3 if any(getattr(config, name, None) for name in RESCALED) else 1
         self._chunk = max(1, CHUNK_BYTES // (4 * vocab_size * copies))
         self.slices = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -77,11 +86,24 @@ class Head:
         if self._replays is None:
             self._replays = self._probe(ids[:1, :PROBE_TOKENS])
         if not self._replays:
+            self._refuse_other_states()
             yield from self._plain(ids, positions)
             return
-        hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = self._read(ids)
         for part in torch.split(hidden.flatten(0, 1)[positions], self._chunk):
             yield self._replayed(part)
+
+    def _read(self, ids: Tensor) -> Tensor:
+        if self._states is not None:
+            return self._states(ids)
+        hidden: Tensor = self._decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    def _refuse_other_states(self) -> None:
+        if self._states is not None:
+            raise NotMeasurableError(
+                "kv_cache: this architecture's head cannot run alone, so its windows cannot be fed in chunks"
+            )
 
     def after(self, hidden: Tensor, places: Sequence[int]) -> Iterator[Tensor]:
         """Yield chunks (P, vocabulary) of the logits at `places` of the decoder's own states (N, width)."""

@@ -1,0 +1,46 @@
+"""Tokenizers that today's libraries saved, read by those of an older stack.
+
+transformers before 5 does not know the class that version 5 writes into a checkpoint, and tokenizers before 0.20 does not
+know merges as pairs: it expects "one other". The ids are the same.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import transformers
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
+
+__all__ = ["IS_OLDER", "read"]
+
+IS_OLDER: Final = int(transformers.__version__.split(".")[0]) < 5  # noqa: PLR2004  the version that is meant
+_SPECIAL: Final = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def read(folder: Path) -> Any:
+    """Return the tokenizer of a checkpoint, with its special tokens and chat template.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: it is none.
+
+    """
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    merges = content["model"].get("merges", [])
+    content["model"]["merges"] = [each if isinstance(each, str) else " ".join(each) for each in merges]
+    template = folder / "chat_template.jinja"
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=Tokenizer.from_str(json.dumps(content)),
+        chat_template=template.read_text(encoding="utf-8")
+        if template.exists()
+        else settings.get("chat_template"),
+        **{name: _text(settings[name]) for name in _SPECIAL if settings.get(name)},
+    )
+
+
+def _text(token: Any) -> str:
+    return str(token["content"] if isinstance(token, dict) else token)
