@@ -19,7 +19,7 @@ from pytest_quantgate.differences import differences
 from pytest_quantgate.errors import QuantgateError, StoreError
 from pytest_quantgate.executors import remote
 from pytest_quantgate.executors.local import Local
-from pytest_quantgate.recipe import METHODS
+from pytest_quantgate.recipe import is_on_load
 from pytest_quantgate.registry import load
 from pytest_quantgate.report import StepRecord
 
@@ -67,6 +67,7 @@ class Engine:
     planned: frozenset[str] = frozenset()
     records: list[StepRecord] = field(default_factory=list)
     _done: dict[str, Observation | QuantgateError] = field(default_factory=dict)
+    _unmade: dict[str, QuantgateError] = field(default_factory=dict)
     _executor: Local = field(init=False)
 
     def __post_init__(self) -> None:
@@ -194,7 +195,7 @@ class Engine:
         """
         if spec.recipe is None:
             return spec
-        if METHODS[spec.recipe.method].on_load:
+        if is_on_load(spec.recipe):
             baseline = self.baseline()
             assert baseline is not None
             return spec.at(Path(baseline.path))
@@ -204,7 +205,18 @@ class Engine:
                 f"{spec.name}: its checkpoint is not in the store {self.options.store};"
                 " run once without --quantgate-offline"
             )
-        return spec.at(found or self._quantize(spec))
+        return spec.at(found or self._made(spec))
+
+    def _made(self, spec: ModelSpec) -> Path:
+        """Quantize a recipe, unless that failed before in this session."""
+        key = _checkpoint_key(spec)
+        if key in self._unmade:
+            raise self._unmade[key]
+        try:
+            return self._quantize(spec)
+        except QuantgateError as error:
+            self._unmade[key] = error
+            raise
 
     def _quantize(self, spec: ModelSpec) -> Path:
         recipe, baseline = spec.recipe, self.baseline()

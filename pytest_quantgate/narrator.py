@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pytest_quantgate.engine import Narrator
     from pytest_quantgate.interfaces import Progress
 
-__all__ = ["narrator_of"]
+__all__ = ["Terminal", "narrator_of"]
 
 _REDRAW = 0.2
 """Seconds between two drawings of the moving line."""
@@ -26,7 +26,7 @@ def narrator_of(config: pytest.Config) -> Narrator:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.get_verbosity() < 0:
         return _Silent()
-    return _Terminal(reporter, config.pluginmanager.get_plugin("capturemanager"))
+    return Terminal(reporter, config.pluginmanager.get_plugin("capturemanager"))
 
 
 class _Silent:
@@ -37,17 +37,21 @@ class _Silent:
         """Say nothing."""
 
 
-class _Terminal:
+class Terminal:
+    """Tells by a moving line where `reporter` writes to a terminal, else by a line per long piece of work."""
+
     def __init__(self, reporter: Any, capture: Any) -> None:
         self._reporter = reporter
         self._capture = capture
 
     def say(self, text: str) -> None:
+        """Print one line."""
         with self._uncaptured():
             self._reporter.write_line(f"quantgate: {text}")
 
     @contextmanager
     def working(self, what: str) -> Iterator[Progress]:
+        """Show how far a piece of work is."""
         started = time.monotonic()
         if not self._reporter.isatty:
             yield _ignore
@@ -62,6 +66,7 @@ class _Terminal:
             self.say(f"{what}: {took:.1f} s")
 
     def rewrite(self, text: str) -> None:
+        """Draw the moving line."""
         with self._uncaptured():
             self._reporter.rewrite(text, erase=True)
 
@@ -75,7 +80,7 @@ class _Terminal:
 class _MovingLine:
     """What a person sees while a step runs: "gptq-v1 tokens 37 % (12 of 32, 8 s left)"."""
 
-    def __init__(self, terminal: _Terminal, what: str, started: float) -> None:
+    def __init__(self, terminal: Terminal, what: str, started: float) -> None:
         self._terminal = terminal
         self._what = what
         self._started = started

@@ -20,7 +20,7 @@ from pytest_quantgate.spec import Recipe, Scalar
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["METHODS", "Key", "Method", "archived", "check_fits", "content_digest", "from_table"]
+__all__ = ["METHODS", "Key", "Method", "archived", "check_fits", "content_digest", "from_table", "is_on_load"]
 
 WHOLE_ROW: Final = -1
 """The group size that stands for one group per output channel, as wide as the layer's input."""
@@ -283,9 +283,15 @@ def content_digest(path: Path) -> str:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from error
 
 
+def is_on_load(recipe: Recipe) -> bool:
+    """Return whether a recipe makes no checkpoint, being carried out whenever the baseline is loaded."""
+    return recipe.method in METHODS and METHODS[recipe.method].on_load
+
+
 def archived(recipe: Recipe | None) -> tuple[str, ...]:
     """Return what a reader must know of a recipe whose library is no longer kept."""
-    successor = METHODS[recipe.method].successor if recipe else ""
+    method = METHODS.get(recipe.method) if recipe else None
+    successor = method.successor if method else ""
     if not recipe or not successor:
         return ()
     return (

@@ -118,6 +118,11 @@ def test_rejudge_gives_the_sessions_verdicts(judged, capsys):
         ),
         (["--gate", "disk.ratio < 1"], 0, "disk.ratio = 0.58"),
         (["--gate", "since('v1').ppl.delta <= 0"], 0, "since('v1').ppl.delta = 0"),
+        (
+            ["--gate", "ppl.within_expected <= 1", "--variant", "good"],
+            0,
+            "PASS          good: ppl.within_expected = 0.0",
+        ),
         (["--gate", "vram < 1GiB"], 1, "the report names no observation that vram is computed from"),
         (["--gate", "ppl(window=128) < 99"], 1, "no observation that ppl(window=128) is computed from"),
         (["--gate", "ppl.delta < 6.9", "--variant", "bad", "--confidence", "0.99"], 1, "INCONCLUSIVE  bad: "),

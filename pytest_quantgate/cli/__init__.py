@@ -11,6 +11,7 @@ import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from pytest_quantgate.cli import explain_options, lint_options, recipe_options
 from pytest_quantgate.errors import QuantgateError
 from pytest_quantgate.escaping import plain
 
@@ -68,7 +69,7 @@ def _show(message: Warning | str, *_: object, **__: object) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="quantgate",
-        description="Quality gates for quantized LLMs: what was measured, judged and kept. Loads no model.",
+        description="Quality gates for quantized LLMs: what was measured, judged and kept.",
         epilog=_EPILOG,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -84,6 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_rejudge(commands)
     _add_baseline(commands)
     _add_store(commands)
+    recipe_options.add_sweep(commands)
+    recipe_options.add_quantize(commands)
+    explain_options.add_explain(commands)
+    lint_options.add_lint(commands)
     return parser
 
 

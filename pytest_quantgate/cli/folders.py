@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pytest_quantgate.cli.configuration import nearest
 from pytest_quantgate.errors import ConfigError, StoreError
-from pytest_quantgate.options import CONFIG_NAMES
 from pytest_quantgate.study import read_table
 
 __all__ = ["existing_store", "store_folder"]
@@ -23,16 +23,13 @@ def store_folder(given: str | None) -> Path:
     """
     if said := given or os.environ.get("QUANTGATE_STORE"):
         return Path(said)
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        for name in CONFIG_NAMES:
-            file = folder / name
-            if file.is_file() and (name == CONFIG_NAMES[0] or b"[tool.quantgate" in file.read_bytes()):
-                written = read_table(file).get("store", _DEFAULT)
-                if not isinstance(written, str):
-                    raise ConfigError(f"{file}: [tool.quantgate] store = {written!r}: write a string")
-                return folder / written
-    return here / _DEFAULT
+    file = nearest()
+    if file is None:
+        return Path.cwd() / _DEFAULT
+    written = read_table(file).get("store", _DEFAULT)
+    if not isinstance(written, str):
+        raise ConfigError(f"{file}: [tool.quantgate] store = {written!r}: write a string")
+    return file.parent / written
 
 
 def existing_store(given: str | None) -> Path:

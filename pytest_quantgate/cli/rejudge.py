@@ -10,14 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_quantgate import expected
 from pytest_quantgate.cli.folders import existing_store
 from pytest_quantgate.earlier import Earlier, Pair, read_report
 from pytest_quantgate.errors import NotMeasurableError, QuantgateError, UnknownNameError, UsageError
 from pytest_quantgate.escaping import plain
+from pytest_quantgate.expected import WITHIN_EXPECTED
 from pytest_quantgate.history import History
 from pytest_quantgate.marks import as_confidence
 from pytest_quantgate.parse import parse, parse_metric
 from pytest_quantgate.registry import Registry, load
+from pytest_quantgate.scheme import scheme_of
 from pytest_quantgate.store import Store
 from pytest_quantgate.study import Study
 from pytest_quantgate.verdict import Rule, judge
@@ -108,6 +111,9 @@ class _Stored:
         """
         keys = self._keys(row, metric)
         step = self.store.step(keys[0])
+        if metric.relation == WITHIN_EXPECTED and step is not None:
+            ratio = self.figure(row, replace(metric, relation="ratio"))
+            return expected.share(metric, ratio, scheme_of(step.model))
         observed = [self.store.get(key) for key in keys]
         if step is None or None in observed:
             raise NotMeasurableError(

@@ -1,9 +1,11 @@
 """A calibration file in, token ids out: the samples on which a quantizer watches the model's activations.
 
-The file is JSON lines, by its suffix (.jsonl, .ndjson, .json), or else plain text. A JSON line is
-{"messages": [{"role": ..., "content": ...}, ...]}, a complete conversation that goes through the model's chat
-template, or {"text": ...}. Plain text is one sample per paragraph where blank lines separate them, else one
-per line. Samples are taken from the beginning of the file, in its order, and cut on the right.
+The file is JSON, by its suffix (.jsonl, .ndjson, .json), or else plain text. JSON is one sample per line, or one list
+of them, as Qwen's scripts read it. A sample is {"messages": [{"role": ..., "content": ...}, ...]}, a complete
+conversation that goes through the model's chat template, the bare list of its messages, {"conversations": [{"from":
+..., "value": ...}, ...]}, the same in the words of Qwen's and ShareGPT's files, or {"text": ...}. Plain text is one
+sample per paragraph where blank lines separate them, else one per line. Samples are taken from the beginning of the
+file, in its order, and cut on the right.
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
 
     Sample: TypeAlias = str | list[dict[str, str]]
 
-__all__ = ["Tokenizer", "read"]
+__all__ = ["Tokenizer", "count", "read"]
 
-_JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
+_JSON = frozenset({".jsonl", ".ndjson", ".json"})
+_WRITE = 'write {"messages": [...]} or {"text": "..."}'
+_SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "chatgpt": "assistant"}
+_ROLES = frozenset({"system", "user", "assistant", "tool"})
 
 
 class Tokenizer(Interface):
@@ -53,8 +58,7 @@ def read(
         ConfigError: a line that is no sample, no chat template for a conversation, fewer samples than asked.
 
     """
-    numbered = _json_samples(path) if path.suffix.lower() in _JSON_LINES else _plain_samples(path)
-    ids = (_ids(path, number, sample, tokenizer) for number, sample in numbered if sample)
+    ids = (_ids(place, sample, tokenizer) for place, sample in _samples(path) if sample)
     found = list(islice((sample[:max_length] for sample in ids if len(sample) >= shortest), samples))
     usable = f"of at least {shortest} tokens" if shortest > 1 else "of any length"
     if not found:
@@ -67,43 +71,126 @@ def read(
     return found
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
+def count(path: Path) -> int:
+    """Return how many samples that are not empty the file holds, however short they are.
+
+    Raises:
+        ConfigError: a line that is no sample.
+
+    """
+    return sum(bool(sample) for _, sample in _samples(path))
+
+
+def _samples(path: Path) -> Iterator[tuple[str, Sample]]:
+    """Yield (place, sample): "c.jsonl:3" for the third line, "c.json, sample 3" for the third of a list."""
+    return _json_samples(path) if path.suffix.lower() in _JSON else _plain_samples(path)
+
+
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"calibration file {path} is not UTF-8 text (byte {error.start}); write JSON lines or plain text"
         ) from error
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
     # not splitlines: JSON strings may hold U+2028 and its like unescaped
     return [(number, line.strip()) for number, line in enumerate(text.split("\n"), start=1)]
 
 
-def _json_samples(path: Path) -> Iterator[tuple[int, Sample]]:
-    for number, line in _lines(path):
+def _json_samples(path: Path) -> Iterator[tuple[str, Sample]]:
+    text = _text(path)
+    if (items := _listed(path, text)) is not None:
+        for number, item in enumerate(items, start=1):
+            place = f"{path}, sample {number}"
+            yield place, _checked(place, item)
+        return
+    for number, line in _lines(text):
         if line:
-            try:
-                yield number, _sample(json.loads(line))
-            except (ValueError, RecursionError) as error:
-                raise ConfigError(f"{path}:{number}: no calibration sample: {error}") from error
+            place = f"{path}:{number}"
+            yield place, _checked(place, _parsed(place, line))
+
+
+def _parsed(place: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{place}: no calibration sample: {error}") from error
+
+
+def _checked(place: str, item: Any) -> Sample:
+    try:
+        return _sample(item)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{place}: no calibration sample: {error}") from error
+
+
+def _listed(path: Path, text: str) -> list[Any] | None:
+    """Return the samples of a file that is one JSON list; None for JSON lines, which may be lists themselves."""
+    if not text.lstrip().startswith("["):
+        return None
+    first, *more = (line for _, line in _lines(text) if line)
+    if path.suffix.lower() == ".json" or not _is_json(first):
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            if more and _is_json(first):
+                return None
+            number = getattr(error, "lineno", 1)
+            raise ConfigError(f"{path}:{number}: no calibration sample: {error}") from error
+        return [found] if _is_conversation(found) else list(found)
+    return None
+
+
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_conversation(value: Any) -> bool:
+    """Return whether it is a bare list of messages, rather than a list of samples."""
+    return bool(value) and all(
+        isinstance(item, dict) and ("role" in item or "from" in item) for item in value
+    )
 
 
 def _sample(value: Any) -> Sample:
-    """Check the shape of one JSON line."""
-    if not isinstance(value, dict) or ("messages" not in value and "text" not in value):
-        raise ValueError('write {"messages": [...]} or {"text": "..."}')
+    """Check the shape of one sample."""
+    if isinstance(value, list) and _is_conversation(value):
+        value = {"messages": value}
+    if not isinstance(value, dict) or not value.keys() & {"messages", "conversations", "text"}:
+        raise ValueError(_WRITE)
     # half of a surrogate pair, which JSON can escape, has no encoding: UnicodeEncodeError is a ValueError
     json.dumps(value, ensure_ascii=False).encode()
-    if "messages" not in value:
+    key = next((key for key in ("messages", "conversations") if key in value), "")
+    if not key:
         return _string("text", value["text"]).strip()
-    messages = value["messages"]
+    messages = value[key]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
-        raise ValueError('"messages" is no list of {"role": "...", "content": "..."}')
-    for message in messages:
-        _string("role", message.get("role"))
-        _string("content", message.get("content"))
-    return messages
+        raise ValueError(f'"{key}" is no list of {{"role": "...", "content": "..."}}')
+    return [_message(message) for message in messages]
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message by role and content; one that says "from" and "value" is translated."""
+    if "from" in message and "role" not in message:
+        speaker = _string("from", message["from"])
+        role = _SPEAKERS.get(speaker, speaker)
+        if role not in _ROLES:
+            raise ValueError(
+                f'"from" is {speaker!r}; write one of {", ".join(sorted({*_SPEAKERS, *_ROLES}))}'
+            )
+        return {"role": role, "content": _string("value", message.get("value"))}
+    _string("role", message.get("role"))
+    _string("content", message.get("content"))
+    return message
 
 
 def _string(key: str, value: Any) -> str:
@@ -112,33 +199,31 @@ def _string(key: str, value: Any) -> str:
     return value
 
 
-def _plain_samples(path: Path) -> Iterator[tuple[int, str]]:
-    lines = _lines(path)
+def _plain_samples(path: Path) -> Iterator[tuple[str, str]]:
+    lines = _lines(_text(path))
     filled = [number for number, line in lines if line]
     between = lines[filled[0] : filled[-1]] if filled else []
     if all(line for _, line in between):
-        yield from lines
+        yield from ((f"{path}:{number}", line) for number, line in lines)
         return
     paragraph: list[str] = []
     for number, line in [*lines, (len(lines) + 1, "")]:
         if line:
             paragraph.append(line)
         else:
-            yield number, "\n".join(paragraph)
+            yield f"{path}:{number}", "\n".join(paragraph)
             paragraph = []
 
 
-def _ids(path: Path, number: int, sample: Sample, tokenizer: Tokenizer) -> list[int]:
+def _ids(place: str, sample: Sample, tokenizer: Tokenizer) -> list[int]:
     if isinstance(sample, str):
         return [int(token) for token in tokenizer(sample)["input_ids"]]
     if not tokenizer.chat_template:
         raise ConfigError(
-            f'{path}:{number}: the model has no chat template; write {{"text": "..."}}, or add the template'
+            f'{place}: the model has no chat template; write {{"text": "..."}}, or add the template'
         )
     try:
         ids = tokenizer.apply_chat_template(sample, tokenize=True, return_dict=False)
     except TemplateError as error:
-        raise ConfigError(
-            f"{path}:{number}: the model's chat template refuses this conversation: {error}"
-        ) from error
+        raise ConfigError(f"{place}: the model's chat template refuses this conversation: {error}") from error
     return [int(token) for token in ids]
