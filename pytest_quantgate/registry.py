@@ -79,7 +79,7 @@ _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
     "gptq": ("gptqmodel",),
     "awq": ("gptqmodel",),
-    "gguf": ("llama-cpp-python",),
+    "gguf": ("llama-cpp-python", "gguf"),
     "bitsandbytes": ("bitsandbytes",),
     "torchao": ("torchao",),
     "quanto": ("optimum-quanto",),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from pytest_quantgate.checkpoint.folder import checked, fault, hub_digest, locate, read_json
+from pytest_quantgate.checkpoint.gguf_files import SUFFIX
 from pytest_quantgate.checkpoint.preflight import MAX_TOKENIZER, Checkpoint, preflight
 from pytest_quantgate.digests import DigestMemo
 from pytest_quantgate.errors import CheckpointError, MissingExtraError
@@ -50,7 +51,7 @@ _TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_temp
 
 
 def resolve(source: str, revision: str | None, root: Path, *, offline: bool = False) -> Path:
-    """Return the folder that a configured source means.
+    """Return the folder, or the GGUF file, that a configured source means.
 
     Args:
         source: a path (relative ones count from `root`), or the hub id "organisation/name".
@@ -65,7 +66,7 @@ def resolve(source: str, revision: str | None, root: Path, *, offline: bool = Fa
     """
     # os.path, not pathlib: no exception for what no file system takes
     path = root / os.path.expanduser(source)  # noqa: PTH111
-    if source and os.path.isdir(path):  # noqa: PTH112
+    if source and (os.path.isdir(path) or (source.endswith(SUFFIX) and os.path.lexists(path))):  # noqa: PTH112
         return path
     there = os.path.exists(path)  # noqa: PTH110
     if there or source.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(source):
@@ -110,7 +111,10 @@ def fingerprint(checkpoint: Checkpoint, store: HasMemo | None = None) -> str:
 
     """
     digests = DigestMemo(None) if store is None else store.memo
-    folder = checkpoint.path
+    folder = checkpoint.folder
+    if checkpoint.is_gguf:  # sizes, vocabulary and template lie in the file itself
+        gguf: Json = {"gguf": [_file_digest(folder, name, digests) for name in checkpoint.weight_files]}
+        return f"sha256:{hashlib.sha256(canonical(gguf)).hexdigest()}"
     parts: dict[str, Json] = {
         "weights": sorted(_file_digest(folder, name, digests) for name in checkpoint.weight_files),
         "configuration": {name: digest(_meaning(folder, name)) for name in _present(folder, _CONFIGURATION)},

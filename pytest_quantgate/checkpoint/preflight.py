@@ -24,6 +24,7 @@ from pytest_quantgate.checkpoint.folder import (
     read_json,
     stamp,
 )
+from pytest_quantgate.checkpoint.gguf_files import SUFFIX, read_model
 from pytest_quantgate.checkpoint.headers import TensorInfo, read_header, refuse_many
 from pytest_quantgate.files import MalformedError
 
@@ -46,12 +47,12 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder that passed the checks.
+    """A model folder, or a GGUF file, that passed the checks.
 
     Attributes:
-        path: the folder.
-        config: config.json.
-        tensors: what the safetensors headers list, by name; empty for allowed pickles.
+        path: the folder, or the file.
+        config: config.json, or what a GGUF header says of the same.
+        tensors: what the headers list, by name; empty for allowed pickles.
         weight_files: bytes of every weight file, by name.
         quantization: the quantization section, or None for a dense model.
         has_tokenizer: whether tokenizer files lie beside the weights.
@@ -69,12 +70,22 @@ class Checkpoint:
     has_chat_template: bool
     stamps: tuple[tuple[str, int, int, int], ...] = ()
 
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.path.parent if self.is_gguf and self.path.name in self.weight_files else self.path
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether one GGUF file holds all of it, what lies beside it being none of its own."""
+        return next(iter(self.weight_files)).endswith(SUFFIX)
+
 
 def preflight(path: Path, *, allow_pickle: bool = False, allow_code: bool = False) -> Checkpoint:
-    """Check a model folder.
+    """Check a model folder, or a GGUF file.
 
     Args:
-        path: the folder.
+        path: the folder, or the file.
         allow_pickle: accept a folder whose only weights are pickles, unchecked.
         allow_code: accept Python files and `auto_map`, which a loader may run.
 
@@ -82,7 +93,13 @@ def preflight(path: Path, *, allow_pickle: bool = False, allow_code: bool = Fals
         CheckpointError: it is damaged, incomplete or refused.
 
     """
+    if path.suffix == SUFFIX and not path.is_dir():
+        return Checkpoint(path, **read_model(path))
     names = listing(path)
+    if any(name.endswith(SUFFIX) for name in names) and not any(
+        name.endswith(".safetensors") for name in names
+    ):
+        return Checkpoint(path, **read_model(path))
     config = parsed(path, "config.json", MAX_CONFIG, check_config)
     quantization = _quantization(path, names, config)
     tokenizer = _tokenizer(path, names)
@@ -116,9 +133,9 @@ def check_unchanged(checkpoint: Checkpoint) -> None:
 
     """
     for before in checkpoint.stamps:
-        if stamp(checkpoint.path, before[0]) != before:
+        if stamp(checkpoint.folder, before[0]) != before:
             raise fault(
-                checkpoint.path / before[0],
+                checkpoint.folder / before[0],
                 "changed while it was used",
                 "wait until nothing writes to it, then run again",
             )

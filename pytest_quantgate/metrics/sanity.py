@@ -80,8 +80,10 @@ class Sanity:
             "quantized_layers": len(findings["quantized"]),
             "bits": bits,
             "dense": findings["dense"],
+            "remarks": list(findings.get("remarks", ())),
         }
-        problems = [] if spec.is_baseline else _of_quantization(spec, bits, findings["dense"])
+        hidden = spec.is_baseline or findings.get("unseen")
+        problems = [] if hidden else _of_quantization(spec, bits, findings["dense"])
         problems += _of_weights(findings["nonfinite"])
         arrays: dict[str, NDArray[Any]] = {}
         if not findings["nonfinite"]:
@@ -142,7 +144,10 @@ def _of_quantization(spec: ModelSpec, bits: list[int], dense: list[str]) -> list
 def _promised_bits(spec: ModelSpec) -> int:
     if spec.recipe is not None:
         return int(spec.recipe.get("bits", 0))
-    config: Any = json.loads((Path(spec.path) / "config.json").read_text(encoding="utf-8"))
+    file = Path(spec.path) / "config.json"
+    if not file.is_file():  # a GGUF file promises what it has
+        return 0
+    config: Any = json.loads(file.read_text(encoding="utf-8"))
     bits = (config.get("quantization_config") or {}).get("bits")
     return bits if isinstance(bits, int) else 0
 
