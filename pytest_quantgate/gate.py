@@ -31,8 +31,9 @@ __all__ = ["RELATIONS", "SINCE", "And", "Comparison", "Gate", "Metric", "Not", "
 
 Operator: TypeAlias = Literal["<", "<=", ">", ">="]
 
-RELATIONS = ("delta", "ratio", "log_ratio", "drop", "recovery", "over_floor")
-"""How a variant's value is set against the baseline's or its noise; any other attribute names a statistic."""
+RELATIONS = ("delta", "ratio", "log_ratio", "drop", "recovery", "over_floor", "within_expected")
+"""How a variant's value is set against the baseline's, its noise, or what its format usually costs; any other attribute
+names a statistic."""
 
 SINCE = "since"
 """The word before a metric of which the same variant's value in an earlier run is what it is set against."""

@@ -213,6 +213,7 @@ class Measurements:
                 self._follow(variant, *early[step.key])
                 continue
             observation = self._attempt(step)
+            self._remark(variant, *(_remarks(observation) if observation else ()))
             if step.observe == SANITY and observation is not None and observation.facts["problems"]:
                 return problems_of(observation)
         return ()

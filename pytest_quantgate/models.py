@@ -93,7 +93,7 @@ class Models:
                 self._registry.reference("backends", table.backend)
         except UsageError as error:
             raise ConfigError(f"{self._study.file}: [tool.quantgate.variants.{name}]: {error}") from error
-        if table.endpoint[0]:
+        if table.endpoint:
             return self._served(table)
         return self._existing(table, self._open(table)) if table.recipe is None else self._recipe(table)
 
@@ -139,19 +139,19 @@ class Models:
             )
         sound = self._open(table) if table.model else self._baseline_checkpoint
         behind: dict[str, Json] = {
-            "endpoint": list(table.endpoint),
+            "endpoint": dict(table.endpoint),
             "checkpoint": checkpoint.fingerprint(sound, self._store) if table.model else "",
             "as of": table.revision or self._since,
         }
         return ModelSpec(
             name=table.name,
-            source=table.endpoint[1],
+            source=" ".join(text for _, text in table.endpoint),
             weights=f"endpoint:{digest(behind)}",
             path=str(sound.path),
             backend="server" if table.backend == AUTO else table.backend,
             dtype=(baseline.dtype if baseline else "float32") if table.dtype == AUTO else table.dtype,
             device=machine.default_device() if table.device == AUTO else table.device,
-            options=tuple(sorted((*table.options, table.endpoint))),
+            options=tuple(sorted((*table.options, *table.endpoint))),
         )
 
     def _recipe(self, table: ModelTable) -> ModelSpec:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_quantgate import machine, options, study
+from pytest_quantgate import explain, machine, options, study
 from pytest_quantgate.errors import (
     CheckpointError,
     ConfigError,
@@ -150,9 +150,9 @@ class Session:
         undecided, absent = (by_outcome.get(outcome, []) for outcome in ("INCONCLUSIVE", "UNMEASURED"))
         policy = self.options.inconclusive
         if "FAIL" in by_outcome or (undecided and policy == "fail") or (absent and self.options.strict):
-            pytest.fail(
-                f"{variant}: {_explained([*by_outcome.get('FAIL', []), *undecided, *absent])}", pytrace=False
-            )
+            missed = [*by_outcome.get("FAIL", []), *undecided, *absent]
+            why = explain.paragraph(explain.why(self.measurements, variant, missed))
+            pytest.fail("\n".join(filter(None, (f"{variant}: {_explained(missed)}", why))), pytrace=False)
         if undecided and policy == "skip":
             pytest.skip(f"{variant}: {_explained(undecided)}")
         if undecided:
@@ -207,6 +207,7 @@ class Session:
         )
         fresh, self._told = measured.engine.records[self._told :], len(measured.engine.records)
         rows = Tabulation(measured)
+        causes = explain.why(measured, variant, verdicts) if outcome in {"FAIL", "INCONCLUSIVE"} else ()
         baseline = rows.baseline_row()
         return {
             "environment": self._environment(),
@@ -218,6 +219,7 @@ class Session:
             "selftest": [trial.to_json() for trial in self._trials.get(item, ())],
             "capabilities": [one.to_json() for one in rows.capabilities(variant)],
             "answers": [one.to_json() for one in rows.answers(variant, self._told_answers)],
+            "findings": [one.to_json() for one in causes],
             "notes": list(rows.notes(variant)),
             "protocols": [step.protocol.identity() for step in measured.plan.of(variant)],
         }

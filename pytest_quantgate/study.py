@@ -68,7 +68,7 @@ class ModelTable:
         stack: where it runs.
         maker: where its recipe is carried out, if not there.
         isolated: it runs in a process of its own.
-        endpoint: ("server", URL) or ("launch", command); empty for what is loaded here.
+        endpoint: ("server", URL), ("launch", command) or both; empty for what is loaded here.
 
     """
 
@@ -84,7 +84,7 @@ class ModelTable:
     stack: Stack = Stack()
     maker: Stack = Stack()
     isolated: bool = False
-    endpoint: tuple[str, str] = ("", "")
+    endpoint: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def _variant(file: Path, name: str, value: object, defaults: Mapping[str, str]) 
         raise ConfigError(f"{place}: {name!r} cannot be a variant's name: it is the reference's")
     check_name(place, name)
     _refuse_unknown(place, value, (*_MODEL_KEYS, *_SERVER_KEYS, "quantize"))
-    served = ("server" in value) + ("launch" in value)
+    served = "server" in value or "launch" in value
     given = ("model" in value and not served) + ("quantize" in value) + bool(value.get("imported")) + served
     if given != 1:
         raise ConfigError(
@@ -268,11 +268,11 @@ def _entry(
         made = {key: value for key, value in table["quantize"].items() if key not in _STACK_KEYS}
         recipe = recipes.from_table(name, made, root)
         maker = _stack(f"{place} quantize", table["quantize"])
-    endpoint = next(((key, texts.pop(key)) for key in _SERVER_KEYS if key in texts), ("", ""))
+    endpoint = tuple((key, texts.pop(key)) for key in _SERVER_KEYS if key in texts)
     stack, isolated = _stack(place, table), _flag(place, "isolate", table)
-    if endpoint[0] and (stack or isolated):
+    if endpoint and (stack or isolated):
         raise ConfigError(
-            f"{place}: {endpoint[0]} is a process of its own; leave python, requirements and isolate out"
+            f"{place}: {endpoint[0][0]} is a process of its own; leave python, requirements and isolate out"
         )
     return ModelTable(
         name=name,

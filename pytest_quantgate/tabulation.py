@@ -56,9 +56,10 @@ class Tabulation:
         figures = self._figures(spec, partial(self.measured.estimate, variant))
         return Row(
             name=variant,
-            source=table.model,
+            source=table.model or " ".join(text for _, text in table.endpoint),
             weights=spec.weights,
             dtype=spec.dtype,
+            engine=dict(spec.engine),
             recipe=spec.recipe.to_json() if spec.recipe else None,
             figures=figures,
             problems=self._known_problems(variant),
@@ -167,7 +168,15 @@ class Tabulation:
         dtypes = dict.fromkeys(step.model.dtype for step in self.measured.plan.of("baseline"))
         figures = self._figures(spec, self.measured.baseline_estimate) | self._floor_figures()
         steps = self._keys(spec.name)
-        return Row(spec.name, spec.source, spec.weights, " ".join(dtypes), figures=figures, steps=steps)
+        return Row(
+            spec.name,
+            spec.source,
+            spec.weights,
+            " ".join(dtypes),
+            figures=figures,
+            engine=dict(spec.engine),
+            steps=steps,
+        )
 
     def _floor_figures(self) -> dict[str, Estimate]:
         """Return how far the baseline is from itself: beside each change that the table shows."""

@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.gate import And, Comparison, Metric
-from pytest_quantgate.report import Answers, Capability, Change, Problem, Report, Result, Row, StepRecord
+from pytest_quantgate.report import (
+    Answers,
+    Capability,
+    Change,
+    Finding,
+    Problem,
+    Report,
+    Result,
+    Row,
+    StepRecord,
+)
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.verdict import judge
 
@@ -86,6 +96,7 @@ rows = st.builds(
     source=words,
     weights=words,
     dtype=words,
+    engine=st.dictionaries(words, words, max_size=2),
     recipe=recipes,
     figures=st.dictionaries(metrics, estimates(), max_size=5),
     status=st.sampled_from(["ERROR", "FAIL", "INCONCLUSIVE", "XFAIL", "UNMEASURED", "PARTIAL", "PASS", ""]),
@@ -115,6 +126,17 @@ def answers(draw: st.DrawFn) -> Answers:
     )
 
 
+findings = st.builds(
+    Finding,
+    words,
+    st.sampled_from(["recipe", "range", "where", "what", "trouble"]),
+    words,
+    words,
+    words,
+    st.floats(0, 1),
+    words,
+)
+
 reports = st.builds(
     Report,
     created=words,
@@ -131,5 +153,6 @@ reports = st.builds(
         st.builds(Change, words, words, words, st.none() | estimates(), words), max_size=2, unique=True
     ).map(tuple),
     capabilities=st.lists(capabilities, max_size=2, unique_by=lambda one: one.metric).map(tuple),
+    findings=st.lists(findings, max_size=2, unique_by=lambda one: one.variant).map(tuple),
     answers=st.lists(answers(), max_size=2, unique_by=lambda one: one.metric).map(tuple),
 )

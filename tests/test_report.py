@@ -21,7 +21,7 @@ from pytest_quantgate.report.rows import together
 from pytest_quantgate.spec import Estimate
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "report.schema.json").read_text(encoding="utf-8"))
-OPEN = {"environment", "protocol", "parameters", "figures"}
+OPEN = {"engine", "environment", "protocol", "parameters", "figures"}
 
 jsonschema.Draft202012Validator.check_schema(SCHEMA)
 validator = jsonschema.Draft202012Validator(SCHEMA)

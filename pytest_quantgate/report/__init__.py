@@ -4,6 +4,7 @@ from pytest_quantgate.report.answers import Answers
 from pytest_quantgate.report.capabilities import Capability
 from pytest_quantgate.report.changes import Change
 from pytest_quantgate.report.document import FORMAT, VERSION, Report, build
+from pytest_quantgate.report.findings import Finding
 from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord
 from pytest_quantgate.report.selftest import Trial
 
@@ -13,6 +14,7 @@ __all__ = [
     "Answers",
     "Capability",
     "Change",
+    "Finding",
     "Problem",
     "Report",
     "Result",

@@ -17,6 +17,7 @@ from pytest_quantgate.reading import require, texts
 from pytest_quantgate.report.answers import Answers
 from pytest_quantgate.report.capabilities import Capability
 from pytest_quantgate.report.changes import Change
+from pytest_quantgate.report.findings import Finding
 from pytest_quantgate.report.rows import Problem, Result, Row, Status, StepRecord, together
 from pytest_quantgate.report.selftest import Trial
 
@@ -62,6 +63,7 @@ class Report:
         changes: figures against those of an earlier run, if one was asked for.
         capabilities: what became of each capability in each variant, if tasks were measured.
         answers: what each model said to each item of each task.
+        findings: why a variant's gates may have failed, likeliest first; none for a variant whose gates hold.
 
     """
 
@@ -79,6 +81,7 @@ class Report:
     changes: tuple[Change, ...] = ()
     capabilities: tuple[Capability, ...] = ()
     answers: tuple[Answers, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -109,6 +112,7 @@ class Report:
             "changes": [change.to_json() for change in self.changes],
             "capabilities": [one.to_json() for one in self.capabilities],
             "answers": [one.to_json() for one in self.answers],
+            "findings": [one.to_json() for one in self.findings],
         }
 
     @classmethod
@@ -161,6 +165,7 @@ def build(payloads: Iterable[Mapping[str, Any]]) -> Report:
             {(one.variant, one.capability, one.metric): one for p in parts for one in p.capabilities}.values()
         ),
         answers=tuple({(one.model, one.metric): one for part in parts for one in part.answers}.values()),
+        findings=_merged_findings(one for part in parts for one in part.findings),
     )
 
 
@@ -185,6 +190,7 @@ def _parsed(value: Mapping[str, Any]) -> Report:
             "changes": tuple(Change.from_json(change) for change in value.get("changes", ())),
             "capabilities": tuple(Capability.from_json(one) for one in value.get("capabilities", ())),
             "answers": tuple(Answers.from_json(one) for one in value.get("answers", ())),
+            "findings": tuple(Finding.from_json(one) for one in value.get("findings", ())),
         }
     )
 
@@ -221,6 +227,7 @@ def _merged_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
             weights=known.weights or row.weights,
             dtype=known.dtype or row.dtype,
             recipe=known.recipe or row.recipe,
+            engine=known.engine or row.engine,
             figures={**known.figures, **row.figures},
             problems=_distinct((*known.problems, *row.problems)),
             steps={**known.steps, **row.steps},
@@ -234,6 +241,13 @@ def _merged_steps(steps: Iterable[StepRecord]) -> tuple[StepRecord, ...]:
         if step.key not in merged or step.source == "measured":
             merged[step.key] = step
     return tuple(merged.values())
+
+
+def _merged_findings(found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings by falling weight within each variant: each cause once, as it was told last."""
+    latest = {(one.variant, one.cause or one.text): one for one in found}
+    names = _distinct(one.variant for one in latest.values())
+    return tuple(sorted(latest.values(), key=lambda one: (names.index(one.variant), -one.weight)))
 
 
 def _standing(variant: str, results: Sequence[Result]) -> Status:

@@ -7,6 +7,7 @@ one, which `Report.from_json` turns into one line for the user.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,7 +17,7 @@ from pytest_quantgate.reading import require, require_finite, require_one_of, te
 from pytest_quantgate.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from pytest_quantgate.spec import Estimate, Json
 
@@ -57,6 +58,7 @@ class Row:
         figures: metric text -> estimate, in base units; a value that was not finite is NaN, in JSON null.
         status: the worst of its results; "" for the baseline, and where nothing was judged.
         problems: what the sanity check found.
+        engine: name and version of the libraries that decide its numbers, where it runs.
         steps: metric without statistic and relation -> keys of the observations behind it: its own, then the
             baseline's where there is one.
 
@@ -70,6 +72,7 @@ class Row:
     figures: Mapping[str, Estimate] = field(default_factory=dict)
     status: Status = ""
     problems: tuple[Problem, ...] = ()
+    engine: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
@@ -83,6 +86,7 @@ class Row:
             "figures": {metric: _figure_json(figure) for metric, figure in self.figures.items()},
             "status": self.status,
             "problems": [{"text": problem.text, "causes": list(problem.causes)} for problem in self.problems],
+            "engine": dict(self.engine),
             "steps": {metric: list(keys) for metric, keys in self.steps.items()},
         }
 
@@ -96,6 +100,8 @@ class Row:
         require(str, name=row.name, source=row.source, weights=row.weights, dtype=row.dtype)
         require(dict, NoneType, recipe=row.recipe)
         require_one_of(_WORST_FIRST, status=row.status)
+        require(Mapping, engine=row.engine)
+        require(str, **row.engine)
         return row
 
 

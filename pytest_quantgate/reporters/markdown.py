@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate import figures
 from pytest_quantgate.escaping import markdown
-from pytest_quantgate.report import capabilities, changes, summary
+from pytest_quantgate.report import capabilities, changes, findings, summary
 from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _SECTIONS: Mapping[FindingKind, str] = {
     "sanity": "Suspicious checkpoints",
     "note": "Notes",
 }
+_MOST = 6
 
 
 def render(report: Report) -> str:
@@ -42,6 +43,7 @@ def render(report: Report) -> str:
         _sentence(rest or word),
         *_table(report),
         *_finding_blocks(summary.findings(report)),
+        *_causes(report),
         *_capabilities(report),
         *_intervals(report),
         *_selftest(report),
@@ -93,6 +95,13 @@ def _finding_blocks(found: Sequence[Finding]) -> list[str]:
 def _item(finding: Finding) -> str:
     subject = f"**{markdown(finding.subject)}**: " if finding.subject else ""
     return f"- {subject}{markdown(finding.text)}"
+
+
+def _causes(report: Report) -> list[str]:
+    """Return why gates may have failed, with what that rests on."""
+    told = findings.likeliest(report.findings, _MOST)
+    lines = [f"- **{markdown(one.variant)}**: {markdown(one.sentence())}" for one in told]
+    return ["### Why", "\n".join(lines)] if lines else []
 
 
 def _capabilities(report: Report) -> list[str]:
@@ -183,7 +192,8 @@ def _details(report: Report) -> list[str]:
 
 def _model(row: Row) -> str:
     recipe = f"recipe {_recipe(row.recipe)}" if row.recipe else ""
-    told = (markdown(row.source), recipe, markdown(row.dtype), markdown(row.weights))
+    engine = markdown(" ".join(f"{name} {version}" for name, version in row.engine.items()))
+    told = (markdown(row.source), recipe, markdown(row.dtype), engine, markdown(row.weights))
     return f"- **{markdown(row.name)}**: {', '.join(part for part in told if part)}"
 
 

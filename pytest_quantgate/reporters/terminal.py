@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_quantgate.escaping import ascii_only, plain
-from pytest_quantgate.report import capabilities, changes, summary
+from pytest_quantgate.report import capabilities, changes, findings, summary
 from pytest_quantgate.report.selftest import detections, misses, untested
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = ["Layout", "render"]
 _GAP = "  "
 _SHORTEST_NAME = 12
 _LONGEST_NAME = 32
+_CAUSES = 2
 _LEGEND = f"{summary.CLOSE} too close to call: the interval contains the limit"
 _COLORS: Mapping[str, str] = {
     "partial": "33",
@@ -56,6 +57,7 @@ def render(report: Report, layout: Layout | None = None) -> str:
     blocks = [
         _table_lines(summary.table(report), layout.width, paint),
         _finding_lines(found, paint),
+        _cause_lines(report),
         _capability_lines(report),
         _selftest_lines(report),
         [plain(f"against {run}: {name} {text}") for run, name, text in changes.lines(report.changes)],
@@ -63,6 +65,12 @@ def render(report: Report, layout: Layout | None = None) -> str:
     ]
     text = "\n\n".join("\n".join(lines) for lines in blocks if lines)
     return text if layout.unicode else ascii_only(text)
+
+
+def _cause_lines(report: Report) -> list[str]:
+    """Return why gates may have failed, the likeliest causes of each variant."""
+    told = findings.likeliest(report.findings, _CAUSES)
+    return [f"why{_GAP}{plain(one.variant)}: {plain(one.brief())}" for one in told]
 
 
 def _capability_lines(report: Report) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pytest_quantgate.stats.bootstrap import Bootstrap, item_ratio, quantile, ratio
 from pytest_quantgate.stats.family import holm
-from pytest_quantgate.stats.inversion import Shifted
+from pytest_quantgate.stats.inversion import Scaled, Shifted
 from pytest_quantgate.stats.largest import Largest
 from pytest_quantgate.stats.means import EXP, IDENTITY, SQRT, Link, Mean, Student, clustered_mean
 from pytest_quantgate.stats.power import chance_beyond, detectable, settling
@@ -23,6 +23,7 @@ __all__ = [
     "Paired",
     "Proportion",
     "Ranks",
+    "Scaled",
     "Shifted",
     "Student",
     "chance_beyond",

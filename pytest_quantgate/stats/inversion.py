@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.spec import Sampling
 
-__all__ = ["Shifted", "tails"]
+__all__ = ["Scaled", "Shifted", "tails"]
 
 HALVINGS = 40
 
@@ -53,3 +53,21 @@ class Shifted:
     def tails(self, limit: float) -> tuple[float, float]:
         """Return the p-values at the limit, moved back."""
         return self.sampling.tails(limit + self.by)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """An estimate less `zero`, in units of `by` > 0; a `spec.Sampling`."""
+
+    sampling: Sampling
+    zero: float
+    by: float
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """Return the interval on the new scale."""
+        low, high = self.sampling.interval(confidence)
+        return (low - self.zero) / self.by, (high - self.zero) / self.by
+
+    def tails(self, limit: float) -> tuple[float, float]:
+        """Return the p-values at the limit, on the old scale."""
+        return self.sampling.tails(self.zero + limit * self.by)
