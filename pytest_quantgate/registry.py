@@ -100,6 +100,7 @@ _EXTRA_OF = {
     "gptqmodel": "gptq",
     "optimum": "gptq",
     "llama_cpp": "gguf",
+    "httpx2": "server",
     "gguf": "gguf",
     "bitsandbytes": "bitsandbytes",
     "torchao": "torchao",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.metrics.footprint import FOOTPRINT
-from pytest_quantgate.spec import ModelSpec, Observation
+from pytest_quantgate.spec import ModelSpec, Observation, Recipe
 
 SIZES = {"F32": 4, "F16": 2, "BF16": 2, "I32": 4, "I8": 1}
 
@@ -102,3 +103,16 @@ def test_weights_without_headers(pair: tuple[Observation, Observation]) -> None:
     assert value("disk", Observation(facts=facts), None) == 10
     with pytest.raises(NotMeasurableError, match="not safetensors"):
         value("weights_memory", Observation(facts=facts), pair[0])
+
+
+def test_what_is_quantized_as_it_is_loaded_has_the_files_of_the_baseline(
+    pair: tuple[Observation, Observation], tmp_path: Path
+) -> None:
+    """The folder of a recipe that makes no checkpoint is the baseline's: its tensors say nothing of the variant."""
+    subject = Unloaded(write(tmp_path / "base", {"model.layers.0.linear.weight": ("F16", [8, 32])}))
+    subject.spec = replace(subject.spec, recipe=Recipe("bitsandbytes"))
+    found = FOOTPRINT.observe(subject, FOOTPRINT.protocol({}, {}, tmp_path), None, lambda *_: None)
+    for name in ("bits_per_weight", "weights_memory"):
+        with pytest.raises(NotMeasurableError, match=f"{name}: the weights are quantized whenever they are loaded"):
+            FOOTPRINT.estimate(Metric(name), found, pair[1])
+    assert FOOTPRINT.estimate(Metric("disk"), found, pair[1]).value > 512

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_quantgate.checkpoint import preflight
 from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.metrics.compared import compared
+from pytest_quantgate.recipe import is_on_load
 from pytest_quantgate.spec import Estimate, MetricDefinition, Observation, Protocol
 
 if TYPE_CHECKING:
@@ -78,8 +79,12 @@ class Footprint:
     def observe(
         self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
     ) -> Observation:
-        """Read the headers. Facts: disk, weights_memory (bytes), parameters (of floating type), tensors."""
+        """Read the headers. Facts: disk, weights_memory (bytes), parameters (of floating type), tensors, on_load."""
         del protocol, reference
+        if subject.spec.backend == "server":  # its folder is the tokenizer's
+            raise NotMeasurableError(
+                "an endpoint shows no files: give the checkpoint as a variant of its own"
+            )
         # whether pickles and code are wanted was decided when the model was configured; headers are harmless
         checkpoint = preflight(Path(subject.spec.path), allow_pickle=True, allow_code=True)
         progress(1, 1)
@@ -92,6 +97,7 @@ class Footprint:
                     math.prod(info.shape) for info in tensors.values() if info.dtype.startswith(("F", "BF"))
                 ),
                 "tensors": len(tensors),
+                "on_load": subject.spec.recipe is not None and is_on_load(subject.spec.recipe),
             }
         )
 
@@ -117,6 +123,11 @@ def _value(metric: Metric, observation: Observation, baseline: Observation | Non
     facts: Mapping[str, Any] = observation.facts
     if metric.name == "disk":
         return Estimate(float(facts["disk"]), "B", exact=True)
+    if facts.get("on_load"):
+        raise NotMeasurableError(
+            f"{metric}: the weights are quantized whenever they are loaded, and the files are the baseline's;"
+            " gate ram or vram"
+        )
     if not facts["tensors"]:
         raise NotMeasurableError(
             f"{metric}: the weights are not safetensors, so their headers cannot be read"

@@ -10,6 +10,7 @@ import numpy as np
 
 from pytest_quantgate import stats
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
+from pytest_quantgate.metrics.divergences import MOST_OUTSIDE
 from pytest_quantgate.spec import Estimate
 from pytest_quantgate.stats import EXP, IDENTITY, Link, Mean, clustered_mean
 
@@ -37,6 +38,8 @@ def estimate(metric: Metric, variant: Observation, baseline: Observation | None)
         raise NotMeasurableError(
             f"{metric} needs the baseline's noise floor, which this run has not measured"
         )
+    if metric.relation == "within_expected":
+        raise NotMeasurableError(f"{metric} needs the variant's format, which its observation does not hold")
     if metric.name == "ppl":
         return _perplexity(variant) if not metric.relation else _compared(metric, variant, baseline)
     if "kld" not in variant.arrays:
@@ -107,6 +110,7 @@ def _with_unpaired(estimate: Estimate, apart: Mean, link: Link) -> Estimate:
 
 def _divergence(statistic: str, variant: Observation) -> Estimate:
     kld, excess = variant.arrays["kld"], variant.arrays["kld_excess"]
+    outside = _outside(variant)
     if statistic == "mean":
         found = _linked(_mean(variant, kld), variant, unit="nat")
         missed = float(excess.mean(dtype=np.float64))
@@ -122,7 +126,32 @@ def _divergence(statistic: str, variant: Observation) -> Estimate:
     note = (
         f"from the baseline's top {top}: the exact value is at most {missed:.3g} nat higher" if missed else ""
     )
-    return replace(found, note=note)
+    return replace(found, note=_unbounded_note(outside) if outside else note)
+
+
+def _outside(variant: Observation) -> float:
+    """Return the share of the baseline's mass on tokens of which the variant told nothing; 0 unless it is an endpoint.
+
+    Raises:
+        NotMeasurableError: that is too much for a divergence.
+
+    """
+    if "outside" not in variant.arrays:
+        return 0.0
+    share = float(variant.arrays["outside"].mean(dtype=np.float64))
+    if share > MOST_OUTSIDE:
+        raise NotMeasurableError(
+            f"kld: the server tells nothing of the tokens with {share:.0%} of the baseline's probability (allowed:"
+            f" {MOST_OUTSIDE:.0%}); let it tell more (vLLM: --max-logprobs {variant.facts['top_k']})"
+        )
+    return share
+
+
+def _unbounded_note(outside: float) -> str:
+    return (
+        f"a lower bound: of the tokens with {outside:.2g} of the baseline's probability the server tells nothing, and"
+        " what they add has no bound"
+    )
 
 
 def _change(statistic: str, variant: Observation) -> Estimate:

@@ -32,7 +32,7 @@ MEANS = {("kld", "mean"): "kld", ("top1_agreement", ""): "agree", ("delta_p", "m
 
 def is_mean(metric: Metric) -> bool:
     """Return whether a metric is an increasing function of a mean over tokens, paired with the baseline."""
-    if metric.since or metric.relation == "over_floor":
+    if metric.since or metric.relation in {"over_floor", "within_expected"}:
         return False
     term = (metric.name, metric.statistic)
     return metric.name == "ppl" or (not metric.relation and (term in MEANS or term == ("delta_p", "rms")))

@@ -6,7 +6,8 @@ token that is there.
 
 ppl             exp(mean_t -log q(x_t | c)); lower is better; over tokens, not over words or bytes. `.delta` =
                 PPL_q - PPL_p, `.ratio` = PPL_q / PPL_p, `.log_ratio` = log of that, all paired: the interval
-                comes from per-token differences. Equals: protocol "gptq" the GPTQ and AWQ papers' number,
+                comes from per-token differences; `.within_expected` sets the ratio against what the format usually
+                costs (see `expected`). Equals: protocol "gptq" the GPTQ and AWQ papers' number,
                 "sliding" the transformers documentation's, "llama.cpp" llama-perplexity's. lm-eval's rolling
                 log-likelihood over L positions is `sliding` with window L + 1 and stride L, from its prefix
                 token on (except that its last window reaches back); `word_perplexity` divides by words.
@@ -23,7 +24,7 @@ With Q the variant's mass of the same rest, what is reported is
 
 a lower bound by the log-sum inequality. Since no token of the rest has p_i > p_K or q_i < min q, it misses at
 most P (log p_K - log min q) - P log(P / Q) per token; the mean of that stands in the estimate's note. K >=
-vocabulary is exact.
+vocabulary is exact. A server tells less of the variant: see `divergences`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import numpy as np
 from pytest_quantgate.errors import ObservationError
 from pytest_quantgate.metrics import token_changes, token_estimates, token_items
 from pytest_quantgate.metrics.corpus import WIKITEXT2, Corpus, corpus_at, digest_of
+from pytest_quantgate.metrics.divergences import against, divergence
 from pytest_quantgate.metrics.parts import aligned, joined
 from pytest_quantgate.metrics.windows import cut, resolved, stream
 from pytest_quantgate.parts import Part, part_of, with_part
@@ -57,7 +59,6 @@ __all__ = ["DELTA_P", "KLD", "PPL", "TOKENS", "TOP1_AGREEMENT", "Tokens", "diver
 OBSERVER = "pytest_quantgate.metrics.tokens:TOKENS"
 SETTINGS = ("protocol", "corpus", "window", "stride", "top_k", "limit", "bos")
 ARGUMENTS = ("of", *SETTINGS)
-NO_MASS = 1e-7  # what float32 cannot tell from nothing when 1 is taken from a sum of probabilities
 
 PPL = MetricDefinition(
     name="ppl",
@@ -65,7 +66,7 @@ PPL = MetricDefinition(
     unit="",
     better="lower",
     observer=OBSERVER,
-    relations=("delta", "ratio", "log_ratio", "over_floor"),
+    relations=("delta", "ratio", "log_ratio", "over_floor", "within_expected"),
     arguments=ARGUMENTS,
 )
 KLD = MetricDefinition(
@@ -157,7 +158,9 @@ class Tokens:
             "corpus": str(corpus),
         }
         if reference is None:
-            return Observation(_kept(model, windows, ids[:used], facts["top_k"], progress), facts)
+            kept = _kept(model, windows, ids[:used], facts["top_k"], progress)
+            return Observation(kept, {**facts, "top_k": kept["top_ids"].shape[1]})
+        facts["top_k"] = reference.arrays["top_ids"].shape[1]
         return Observation(_compared(model, windows, numbers, reference, progress), facts)
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
@@ -209,29 +212,6 @@ class Tokens:
 
 
 TOKENS = Tokens()
-
-
-def divergence(
-    p_at: NDArray[Any], q_at: NDArray[Any], q_floor: NDArray[Any], vocabulary: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the KL divergence on top K and rest (S,), and at most how much it misses (S,), in nats.
-
-    Args:
-        p_at: (S, K) the baseline's K largest log-probabilities, in falling order.
-        q_at: (S, K) the variant's at the same ids.
-        q_floor: (S,) the variant's smallest log-probability.
-        vocabulary: number of tokens there are.
-
-    """
-    p_log, q_log = p_at.astype(np.float64), q_at.astype(np.float64)
-    p = np.exp(p_log)
-    head = (p * (p_log - q_log)).sum(-1)
-    if p_at.shape[1] >= vocabulary:
-        return head, np.zeros_like(head)
-    p_rest = np.maximum(1.0 - p.sum(-1), NO_MASS)
-    q_rest = np.maximum(1.0 - np.exp(q_log).sum(-1), NO_MASS)
-    rest = p_rest * np.log(p_rest / q_rest)
-    return head + rest, np.maximum(p_rest * (p_log[:, -1] - q_floor) - rest, 0.0)
 
 
 def _checked(corpus: Corpus, digest: str) -> str:
@@ -303,18 +283,20 @@ def _compared(
         "logprob": [],
         "kld": [],
         "kld_excess": [],
+        "outside": [],
         "delta_p": [],
         "agree": [],
     }
     chosen = [windows[number] for number in numbers]
     for index, scores in enumerate(_followed(model.score(chosen, at=at), len(chosen), progress)):
         rows = at.span(index)
-        kld, excess = divergence(kept["top_logprob"][rows], scores.at, scores.floor, model.vocab_size)
         columns["logprob"].append(scores.logprob)
-        columns["kld"].append(kld.astype(np.float32))
-        columns["kld_excess"].append(excess.astype(np.float32))
+        for name, column in against(kept["top_logprob"][rows], scores, model.vocab_size).items():
+            columns[name].append(column)
         columns["delta_p"].append(np.exp(scores.logprob) - np.exp(kept["logprob"][rows]))
         columns["agree"].append((scores.top1 == kept["top1"][rows]).astype(np.uint8))
+    if model.spec.backend != "server" and not any(part.any() for part in columns["outside"]):
+        del columns["outside"]  # nothing can be outside; of an endpoint all parts of a pass have the column
     return _joined(columns, numbers)
 
 
