@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
@@ -89,6 +90,7 @@ class Method:
     successor: str = ""
 
 
+_PIECE: Final = 1 << 20
 _GGUF_TYPES: Final = (
     *("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "Q4_0", "Q3_K_L"),
     *("Q3_K_M", "Q3_K_S", "Q2_K", "IQ4_XS", "IQ4_NL"),
@@ -277,8 +279,11 @@ def content_digest(path: Path) -> str:
 
     """
     try:
+        found = hashlib.sha256()
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            for piece in iter(partial(stream.read, _PIECE), b""):
+                found.update(piece)
+        return found.hexdigest()
     except OSError as error:
         raise ConfigError(f"calibration file {path} cannot be read: {error.strerror}") from error
 

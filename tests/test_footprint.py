@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,14 +106,18 @@ def test_weights_without_headers(pair: tuple[Observation, Observation]) -> None:
         value("weights_memory", Observation(facts=facts), pair[0])
 
 
-def test_what_is_quantized_as_it_is_loaded_has_the_files_of_the_baseline(
+def test_what_is_quantized_as_it_is_loaded_is_counted_in_memory(
     pair: tuple[Observation, Observation], tmp_path: Path
 ) -> None:
     """The folder of a recipe that makes no checkpoint is the baseline's: its tensors say nothing of the variant."""
-    subject = Unloaded(write(tmp_path / "base", {"model.layers.0.linear.weight": ("F16", [8, 32])}))
-    subject.spec = replace(subject.spec, recipe=Recipe("bitsandbytes"))
+
+    class Loaded(Unloaded):
+        model = SimpleNamespace(findings=lambda: {"weight_bytes": 100})
+
+    subject = Loaded(write(tmp_path / "unquantized", {"model.layers.0.linear.weight": ("F16", [8, 32])}))
+    subject.spec = replace(subject.spec, recipe=Recipe("bitsandbytes"), dtype="bfloat16")
     found = FOOTPRINT.observe(subject, FOOTPRINT.protocol({}, {}, tmp_path), None, lambda *_: None)
-    for name in ("bits_per_weight", "weights_memory"):
-        with pytest.raises(NotMeasurableError, match=f"{name}: the weights are quantized whenever they are loaded"):
-            FOOTPRINT.estimate(Metric(name), found, pair[1])
+    memory = FOOTPRINT.estimate(Metric("weights_memory"), found, pair[1])
+    assert (memory.value, memory.note) == (100, "in memory, what is not quantized as bfloat16")
+    assert FOOTPRINT.estimate(Metric("bits_per_weight"), found, found).value == 8 * 100 / 256
     assert FOOTPRINT.estimate(Metric("disk"), found, pair[1]).value > 512

@@ -72,7 +72,7 @@ def _with_room(states: Tensor, room: int) -> Tensor:
 
 def empty(config: Any) -> Any:
     """Return an empty cache for a model of this configuration."""
-    return DynamicCache(config=config) if LAYERED else DynamicCache()  # type: ignore[no-untyped-call]
+    return DynamicCache(config=config) if LAYERED else DynamicCache()
 
 
 def is_plain(cache: Any) -> bool:

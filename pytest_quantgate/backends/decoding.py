@@ -3,6 +3,7 @@
 Prompts that begin alike continue from one cache of that beginning. What is left of them is padded behind the shared
 part, and the padding is masked, whatever side the tokenizer pads. A model with sliding attention counts places in its
 cache, so there rows of one length go together instead; one that keeps more than keys and values answers one by one.
+With a quantized cache rows of one length go together and share nothing: padding would get into its groups.
 Random numbers come from a stream of each prompt's own, so an answer does not depend on the batch it was made in.
 
 Whether a padded row has the logits of a plain pass is checked once, on the shortest beside the longest; a model with
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from pytest_quantgate.backends import caches
 from pytest_quantgate.backends.batches import Budget
@@ -27,7 +27,7 @@ from pytest_quantgate.backends.sampling import chosen, drawn_for
 from pytest_quantgate.interfaces import Completion
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,7 +44,7 @@ LEAST_SHARED = 64  # ids
 LEAST_ROWS = 16
 DROP_AT = 0.75  # of a batch's rows: finished ones are dropped when fewer than this share are left
 
-Layout: TypeAlias = Literal["padded", "equal", "single"]
+Layout: TypeAlias = Literal["padded", "equal", "apart", "single"]
 
 
 @dataclass(slots=True, eq=False)
@@ -75,6 +75,7 @@ class Decoder:
         ends: the tokens that end an answer.
         device: where.
         last_only: arguments with which the model makes the last logits alone.
+        quantized: makes an empty cache that is not the model's own kind; None for that.
 
     Attributes:
         remarks: what a reader must know.
@@ -87,11 +88,14 @@ class Decoder:
         tokenizer: Any,
         ends: frozenset[int],
         device: torch.device,
+        *,
         last_only: dict[str, int],
+        quantized: Callable[[], Any] | None = None,
     ) -> None:
         self._model, self._tokenizer, self._ends = model, tokenizer, ends
         self._device, self._last_only = device, last_only
         self._ending = ends
+        self._quantized = quantized
         self._layout: Layout | None = None
         self._budget: Budget | None = None
         self._token_bytes = 1
@@ -123,7 +127,7 @@ class Decoder:
         longest = sorted(rows, key=lambda row: -len(row.ids))
         layout = self._layout or self._look_at(longest)
         budget = self._budget = self._budget or Budget(self._room(), ROWS_AT_ONCE)
-        parts = [_alone(longest)] if layout == "single" else _groups(longest)
+        parts = [_alone(longest)] if layout in ("single", "apart") else _groups(longest)
         for length, members in parts:
             chosen = [longest[index] for index in sorted(members)]
             shared = self._start(chosen[0].ids[:length]) if length else None
@@ -141,6 +145,10 @@ class Decoder:
         """Return how this model's rows can go together."""
         state = self._prefill([rows[-1]], None, 0)
         held = state.cache
+        if self._quantized is not None:
+            self._token_bytes = caches.size_of(held)
+            self._layout = "apart"
+            return self._layout
         if not caches.is_plain(held):
             self.remarks.append("prompts are continued one by one: the model keeps more than keys and values")
             self._layout = "single"
@@ -165,7 +173,7 @@ class Decoder:
 
     def _start(self, ids: IntArray) -> Any:
         """Return the cache of a shared beginning."""
-        cache = DynamicCache(config=self._model.config)
+        cache = caches.empty(self._model.config)
         fed = torch.from_numpy(ids)[None].to(self._device)
         self._model(input_ids=fed, past_key_values=cache, use_cache=True, **self._last_only)
         return cache
@@ -181,9 +189,11 @@ class Decoder:
             mask[number, length : length + empty] = 0
         positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, length:]
         ids, mask, positions = (part.to(self._device) for part in (ids, mask, positions))
-        config = self._model.config
-        cache = DynamicCache(config=config) if shared is None else caches.lent(shared, len(rows))
+        cache = self._empty() if shared is None else caches.lent(shared, len(rows))
         return self._step(ids, mask, positions, cache)
+
+    def _empty(self) -> Any:
+        return caches.empty(self._model.config) if self._quantized is None else self._quantized()
 
     def _step(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> _State:
         made = self._model(
@@ -271,8 +281,8 @@ def _groups(rows: Sequence[_Row]) -> list[Group]:
 
 def _together(rows: Sequence[_Row], layout: Layout) -> Iterator[list[_Row]]:
     """Yield the rows that may form a batch."""
-    keys = {"padded": lambda _: 0, "equal": lambda row: len(row.ids), "single": id}
-    for _, part in groupby(rows, key=keys[layout]):
+    keys = {"padded": lambda _: 0, "single": id}
+    for _, part in groupby(rows, key=keys.get(layout, lambda row: len(row.ids))):
         yield list(part)
 
 

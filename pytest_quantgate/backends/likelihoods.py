@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from pytest_quantgate.backends import caches
 from pytest_quantgate.backends.prefixes import groups
@@ -108,7 +107,7 @@ class Likelihoods:
     def _start(self, ids: IntArray) -> Any:
         """Return the cache of a shared beginning."""
         fed = torch.from_numpy(ids)[None].to(self._device)
-        cache = DynamicCache(config=self._model.config)
+        cache = caches.empty(self._model.config)
         return self._decoder(input_ids=fed, past_key_values=cache, use_cache=True).past_key_values
 
     def _read(self, rows: Sequence[_Row], cache: Any, length: int) -> list[list[float]]:

@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["bits_of", "dense_linears", "is_plain", "nonfinite_tensors", "quantized_modules", "text_config"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "bits_of",
+    "dense_linears",
+    "is_plain",
+    "nonfinite_tensors",
+    "quantized_modules",
+    "text_config",
+    "weight_bytes",
+]
 
 BITSANDBYTES = {"Linear8bitLt": 8, "Linear4bit": 4, "LinearFP4": 4, "LinearNF4": 4}
 PIECE = 2**24
@@ -76,6 +87,41 @@ def _bits_of_tensor(weight: Tensor) -> int:
     if "int4" in name:
         return 4
     return 8 if hasattr(inner, "qdata") or "float8" in name or "int8" in name else 0
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the bytes of all weights as they lie in memory: codes, scales and what was left alone; tied ones once.
+
+    A library's state_dict is not asked: bitsandbytes changes a model that has run when it makes one.
+    """
+    found: dict[int, Tensor] = {}
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            found |= {id(part): part for part in _parts(weight)}
+        for holder in (getattr(module, "weight", None), getattr(module, "state", None)):
+            scales = getattr(
+                holder, "SCB", None
+            )  # bitsandbytes, 8 bits: here before the first pass, or there
+            found |= {id(scales): scales} if isinstance(scales, Tensor) else {}
+        for name, tensor in module.named_buffers(recurse=False):
+            if name not in module._non_persistent_buffers_set:  # noqa: SLF001  tables that are computed anew
+                found |= {id(part): part for part in _parts(tensor)}
+    return sum(tensor.nbytes for tensor in found.values())
+
+
+def _parts(tensor: Any) -> Iterator[Tensor]:
+    """Yield the plain tensors that a library's tensor is made of."""
+    state = getattr(tensor, "quant_state", None)
+    while (
+        state is not None
+    ):  # bitsandbytes, 4 bits; the scales of double quantization have scales of their own
+        yield from (part for part in (state.absmax, state.code, state.offset) if isinstance(part, Tensor))
+        state = state.state2
+    if is_plain(tensor) or not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in tensor.__tensor_flatten__()[0]:
+        yield from _parts(getattr(tensor, name))
 
 
 def is_plain(tensor: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """Tokenizers that today's libraries saved, read by those of an older stack.
 
-transformers before 5 does not know the class that version 5 writes into a checkpoint, and tokenizers before 0.20 does not
+transformers before 5 does not know the class that version 5 writes into a checkpoint; tokenizers before 0.20 does not
 know merges as pairs: it expects "one other". The ids are the same.
 """
 

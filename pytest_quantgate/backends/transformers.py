@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import time
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +17,25 @@ import numpy as np
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
-from transformers.utils import chat_template_utils
 
 from pytest_quantgate.backends.batches import Budget
+from pytest_quantgate.backends.chunks import Chunks
 from pytest_quantgate.backends.damage import apply_damage
 from pytest_quantgate.backends.decoding import Decoder
+from pytest_quantgate.backends.kv_cache import asked as asked_cache
 from pytest_quantgate.backends.likelihoods import Likelihoods
 from pytest_quantgate.backends.loading import load_model, load_tokenizer, prepare, quiet
 from pytest_quantgate.backends.memory import PeakMemory
-from pytest_quantgate.backends.modules import dense_linears, nonfinite_tensors, quantized_modules
+from pytest_quantgate.backends.modules import (
+    dense_linears,
+    nonfinite_tensors,
+    quantized_modules,
+    text_config,
+    weight_bytes,
+)
+from pytest_quantgate.backends.restoring import apply_restoration
 from pytest_quantgate.backends.scoring import Head, Rows, read_rows
+from pytest_quantgate.backends.templates import one_day
 from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.interfaces import TokenScores, Trace
 
@@ -43,33 +51,13 @@ TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 8192}
 NO_LIMIT = 2**31
 
 
-class _NewYear(datetime):
-    """A clock that stands still."""
-
-    @classmethod
-    def now(cls, tz: Any = None) -> _NewYear:
-        """Return the first of January 2025."""
-        return cls(2025, 1, 1, tzinfo=tz)
-
-
-@contextmanager
-def _one_day() -> Iterator[None]:
-    """Let templates print one date: two models that are asked on two days would else get two prompts."""
-    before = chat_template_utils.datetime  # type: ignore[attr-defined]  # not exported, and no argument reaches it
-    chat_template_utils.datetime = _NewYear  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        chat_template_utils.datetime = before  # type: ignore[attr-defined]
-
-
 def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = False) -> TransformersModel:
     """Load the checkpoint at `spec.path` in `spec.dtype` on `spec.device`; nothing is downloaded.
 
     Args: spec: which weights, and how; its options may set `attention` (sdpa, eager …), `kernel` (of
-        GPTQModel), `tokens_at_once` (what is fed in one batch) and `repeat` (nothing but an identity of its
-        own: the same again). allow_code: let the checkpoint's own Python code run. allow_pickle: accept weights that
-        are not safetensors.
+        GPTQModel), `tokens_at_once` (what is fed in one batch), `repeat` (nothing but an identity of its own:
+        the same again), and those of `kv_cache`. allow_code: let the checkpoint's own Python code run.
+        allow_pickle: accept weights that are not safetensors.
 
     Raises:
         CheckpointError: it is damaged, incomplete or refused.
@@ -90,6 +78,7 @@ def load(spec: ModelSpec, *, allow_code: bool = False, allow_pickle: bool = Fals
     tokenizer = load_tokenizer(spec, allow_code=allow_code)
     loaded = TransformersModel(spec, model, tokenizer, memory, seconds)
     apply_damage(loaded)
+    apply_restoration(loaded)
     return loaded
 
 
@@ -99,19 +88,24 @@ class TransformersModel:
     def __init__(
         self, spec: ModelSpec, model: Any, tokenizer: Any, memory: PeakMemory, load_seconds: float
     ) -> None:
-        text = model.config.get_text_config()
+        text = text_config(model.config)
         self.spec = spec
         self.load_seconds = load_seconds
         self.vocab_size = int(model.get_output_embeddings().out_features)
         self.max_length = int(getattr(text, "max_position_embeddings", 0) or NO_LIMIT)
         self.native, self.tokenizer, self._memory = model, tokenizer, memory
         self._device = memory.device
-        self._head = Head(model, self.vocab_size)
+        kv_cache = asked_cache(spec)
+        self._chunks = None if kv_cache is None else Chunks(model, kv_cache)
+        self._head = Head(model, self.vocab_size, self._chunks.states if self._chunks else None)
         self._budget = Budget(
             int(dict(spec.options).get("tokens_at_once", TOKENS_AT_ONCE[self._device.type]))
         )
         self._likelihoods = Likelihoods(model, self._head, self._budget, self._device)
-        self._decoder = Decoder(model, tokenizer, self._end_ids(), self._device, self._last_only)
+        empty = self._chunks.empty if self._chunks else None
+        self._decoder = Decoder(
+            model, tokenizer, self._end_ids(), self._device, last_only=self._last_only, quantized=empty
+        )
         self.bos_id = self._find_bos()
 
     def _find_bos(self) -> int | None:
@@ -131,7 +125,7 @@ class TransformersModel:
             raise ObservationError(f"{self.spec.name}: its tokenizer has no chat template; use plain prompts")
         listed = [dict(message) for message in messages]
         try:
-            with _one_day():
+            with one_day():
                 ids = self.tokenizer.apply_chat_template(
                     listed, add_generation_prompt=True, return_dict=False
                 )
@@ -152,6 +146,8 @@ class TransformersModel:
         self, windows: Sequence[Window], *, top_k: int = 0, at: Sequence[IntArray] | None = None
     ) -> Iterator[TokenScores]:
         """Yield one `TokenScores` per window, in order; see `interfaces.Model.score`."""
+        if self._chunks is not None and (top_k or at is not None):
+            self._chunks.refuse_short(windows)
         indexed = list(enumerate(windows))
         for _, group in groupby(indexed, key=lambda item: len(item[1].ids)):
 
@@ -205,7 +201,7 @@ class TransformersModel:
         """Continue `ids` greedily by up to `new_tokens`; with `stop_at_end`, the end token is the last."""
         ends = self._end_ids() if stop_at_end else frozenset()
         fed = torch.tensor([[int(i) for i in ids]], device=self._device)
-        cache, tokens, seconds = None, list[int](), list[float]()
+        cache, tokens, seconds = self._chunks and self._chunks.empty(), list[int](), list[float]()
         _wait_for(self._device)
         began = time.perf_counter()
         with self._running():
@@ -222,6 +218,8 @@ class TransformersModel:
 
     def likelihoods(self, asked: Sequence[Choices], progress: Progress) -> list[FloatArray]:
         """Return the log-probability of each choice; see `interfaces.Answering`."""
+        if self._chunks is not None:
+            return self._chunks.likelihoods(self.score, asked, progress)
         with self._running():
             return self._likelihoods.of(asked, progress)
 
@@ -232,7 +230,8 @@ class TransformersModel:
 
     def remarks(self) -> Sequence[str]:
         """Return what could not be shared or batched, and why."""
-        return (*self._likelihoods.remarks, *self._decoder.remarks)
+        own = self._chunks.remarks() if self._chunks else ()
+        return (*own, *self._likelihoods.remarks, *self._decoder.remarks)
 
     @property
     def _last_only(self) -> dict[str, int]:
@@ -249,9 +248,10 @@ class TransformersModel:
     def findings(self) -> Mapping[str, Json]:
         """Return the quantized modules, the linear ones left alone, and the tensors that are not finite."""
         return {
-            "quantized": quantized_modules(self.native),
+            "quantized": quantized_modules(self.native) | (self._chunks.bits() if self._chunks else {}),
             "dense": dense_linears(self.native),
             "nonfinite": nonfinite_tensors(self.native),
+            "weight_bytes": weight_bytes(self.native),
         }
 
     def memory(self) -> Mapping[str, float]:
@@ -261,7 +261,7 @@ class TransformersModel:
     def close(self) -> None:
         """Free the model and its memory; closing twice is harmless."""
         self.native = None
-        self._head = self._likelihoods = self._decoder = None  # type: ignore[assignment]
+        self._head = self._likelihoods = self._decoder = self._chunks = None  # type: ignore[assignment]
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()

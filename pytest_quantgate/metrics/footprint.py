@@ -79,7 +79,10 @@ class Footprint:
     def observe(
         self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
     ) -> Observation:
-        """Read the headers. Facts: disk, weights_memory (bytes), parameters (of floating type), tensors, on_load."""
+        """Read the headers. Facts: disk, weights_memory (bytes), parameters (of floating type), tensors, in_memory.
+
+        What is quantized whenever it is loaded has the baseline's files: its weights are counted in memory.
+        """
         del protocol, reference
         if subject.spec.backend == "server":  # its folder is the tokenizer's
             raise NotMeasurableError(
@@ -89,15 +92,17 @@ class Footprint:
         checkpoint = preflight(Path(subject.spec.path), allow_pickle=True, allow_code=True)
         progress(1, 1)
         tensors = _once(checkpoint)
+        on_load = subject.spec.recipe is not None and is_on_load(subject.spec.recipe)
+        weights = subject.model.findings().get("weight_bytes", 0) if on_load else None
         return Observation(
             facts={
                 "disk": sum(checkpoint.weight_files.values()),
-                "weights_memory": sum(info.nbytes for info in tensors.values()),
+                "weights_memory": sum(info.nbytes for info in tensors.values()) if weights is None else weights,
                 "parameters": sum(
                     math.prod(info.shape) for info in tensors.values() if info.dtype.startswith(("F", "BF"))
                 ),
                 "tensors": len(tensors),
-                "on_load": subject.spec.recipe is not None and is_on_load(subject.spec.recipe),
+                "in_memory": subject.spec.dtype if on_load else "",
             }
         )
 
@@ -123,18 +128,14 @@ def _value(metric: Metric, observation: Observation, baseline: Observation | Non
     facts: Mapping[str, Any] = observation.facts
     if metric.name == "disk":
         return Estimate(float(facts["disk"]), "B", exact=True)
-    if facts.get("on_load"):
-        raise NotMeasurableError(
-            f"{metric}: the weights are quantized whenever they are loaded, and the files are the baseline's;"
-            " gate ram or vram"
-        )
+    note = f"in memory, what is not quantized as {facts['in_memory']}" if facts.get("in_memory") else ""
     if not facts["tensors"]:
         raise NotMeasurableError(
             f"{metric}: the weights are not safetensors, so their headers cannot be read"
         )
     if metric.name == "weights_memory":
-        return Estimate(float(facts["weights_memory"]), "B", exact=True)
+        return Estimate(float(facts["weights_memory"]), "B", exact=True, note=note)
     parameters: Any = baseline.facts["parameters"] if baseline else 0
     if not parameters:
         raise NotMeasurableError(f"{metric} needs the baseline's number of parameters; configure a baseline")
-    return Estimate(8 * float(facts["weights_memory"]) / parameters, "bit", exact=True)
+    return Estimate(8 * float(facts["weights_memory"]) / parameters, "bit", exact=True, note=note)

@@ -8,9 +8,7 @@ and generation settings are the baseline's own files, since both models are scor
 
 from __future__ import annotations
 
-import gc
 import os
-import shutil
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pytest_quantgate.errors import CheckpointError, ConfigError
-from pytest_quantgate.quantizers import calibration
+from pytest_quantgate.errors import ConfigError
 from pytest_quantgate.quantizers.isolation import isolated
-from pytest_quantgate.recipe import content_digest
+from pytest_quantgate.quantizers.making import check_logits, copy_companions, explained, read_samples
 
 with isolated():
     # before gptqmodel, which moves the cache folders that transformers reads when it is imported
-    from transformers import AutoModelForCausalLM, AutoTokenizer, AwqConfig, GPTQConfig  # isort: skip
+    from transformers import AutoModelForCausalLM, AwqConfig, GPTQConfig  # isort: skip
 
     import optimum.gptq  # noqa: F401  transformers loads GPTQ checkpoints by it
     from gptqmodel import BACKEND, DEVICE_THREAD_POOL, GPTQModel, QuantizeConfig
@@ -36,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_quantgate.interfaces import Progress
-    from pytest_quantgate.quantizers.isolation import Tail
     from pytest_quantgate.spec import ModelSpec, Recipe
 
 __all__ = ["quantizer"]
@@ -50,26 +46,12 @@ SHORTEST = 11
 AWQ_WIDTH = 64
 """What the output width of each layer must be a multiple of, for gptqmodel's AWQ."""
 
-CHECK_TOKENS = 64
 ENVIRONMENT = {
     "GPTQMODEL_DISABLE_PACK_EXT": "1",  # a kernel that packs weights: compiles for 20 s, gives the same bytes
     "GPTQMODEL_CPU_WORKERS": "4",  # on one or two cores its own choice is 1, and 7.6.0 needs 2
     "PYTEST_CURRENT_TEST": "quantgate",  # draws no progress bars, which take a tenth of a small model's time
 }
-COMPANIONS = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates/*",
-    "generation_config.json",
-)
 LEFTOVERS = ("quant_log.csv",)  # timings, which differ between two equal runs
-FAILURES = (RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError)
 
 
 class GptqModelQuantizer:
@@ -83,38 +65,15 @@ class GptqModelQuantizer:
             CheckpointError: gptqmodel failed, or what it wrote does not load or gives NaN.
 
         """
-        with isolated() as output, _explained(recipe, baseline, output):
-            samples = _samples(recipe, Path(baseline.path))
+        with isolated() as output, explained("gptqmodel", recipe, baseline, output):
+            samples = read_samples(recipe, Path(baseline.path), SHORTEST)
             with _logs_aside(), _failures_raise():
                 _make(recipe, baseline, samples, out, progress)
-            _copy_companions(Path(baseline.path), out)
-            _check_it_speaks(recipe, out, baseline.device, samples[0][:CHECK_TOKENS])
+            copy_companions(Path(baseline.path), out, LEFTOVERS)
+            _check_it_speaks(recipe, out, baseline.device, samples[0])
 
 
 quantizer = GptqModelQuantizer()
-
-
-@contextmanager
-def _explained(recipe: Recipe, baseline: ModelSpec, output: Tail) -> Iterator[None]:
-    try:
-        yield
-    except FAILURES as error:
-        settings = ", ".join(f"{name} = {value}" for name, value in recipe.parameters)
-        raise CheckpointError(
-            f"gptqmodel could not make {recipe.method} ({settings}) of {baseline.source}: "
-            f"{type(error).__name__}: {' '.join(str(error).split())}; its last output: {output}"
-        ) from error
-    finally:
-        gc.collect()
-
-
-def _samples(recipe: Recipe, folder: Path) -> list[list[int]]:
-    path = Path(recipe.calibration)
-    if content_digest(path) != recipe.calibration_digest:
-        raise ConfigError(f"calibration file {path} has changed since the recipe was read; run again")
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    limits = {name: int(recipe[name]) for name in ("samples", "max_length")}
-    return calibration.read(path, tokenizer, shortest=SHORTEST, **limits)
 
 
 def _make(
@@ -185,18 +144,6 @@ def _failures_raise() -> Iterator[None]:
         worker._abort_process = usual  # noqa: SLF001
 
 
-def _copy_companions(source: Path, out: Path) -> None:
-    """Replace the tokenizer that gptqmodel saved anew, and drop what does not belong into a checkpoint."""
-    for pattern in (*COMPANIONS, *LEFTOVERS):
-        for path in out.glob(pattern):
-            path.unlink()
-    for pattern in COMPANIONS:
-        for path in source.glob(pattern):
-            target = out / path.relative_to(source)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, target)
-
-
 def _check_it_speaks(recipe: Recipe, folder: Path, device: str, ids: list[int]) -> None:
     """Load the checkpoint and run one short text through it.
 
@@ -208,12 +155,7 @@ def _check_it_speaks(recipe: Recipe, folder: Path, device: str, ids: list[int]) 
         model: Any = AutoModelForCausalLM.from_pretrained(
             folder, device_map=device, local_files_only=True, quantization_config=_kernel(recipe, device)
         )
-        logits = model(input_ids=torch.tensor([ids], device=model.device)).logits
-        if not bool(torch.isfinite(logits).all()):
-            raise CheckpointError(
-                "the quantized model answers with NaN or infinite logits; "
-                "try a finer group_size, a larger damp_percent, or other calibration samples"
-            )
+        check_logits(model, ids)
 
 
 def _kernel(recipe: Recipe, device: str) -> Any:

@@ -57,7 +57,8 @@ def isolated() -> Iterator[Tail]:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(output))
         stack.enter_context(redirect_stderr(output))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # not by the argument, which Python 3.10 does not have
         stack.enter_context(torch.random.fork_rng(range(torch.cuda.device_count())))
         stack.callback(random.setstate, random.getstate())
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  what libraries draw from
