@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test lint types layers bench format clean
+.PHONY: demo test slow lint formats bench
 
 demo: $(VENV)/.demo  ## judge the example's quantized models
 	$(BIN)/python -m pytest --quantgate example_project
@@ -20,6 +20,9 @@ lint: $(VENV)/.dev  ## style, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+formats: $(VENV)/.dev  ## measure every format that loads here; writes the table of docs/formats.md
+	$(BIN)/python benchmarks/formats.py --write
 
 bench: $(VENV)/.bench  ## measure speed and size; prints the table of docs/benchmarks.md
 	$(BIN)/python benchmarks/run.py

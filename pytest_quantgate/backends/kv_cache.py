@@ -119,8 +119,20 @@ class _Side:
         self._held: Packed | None = None
 
     def add(self, states: Any) -> None:
-        """Round states (B, H, T, D) and keep them behind the others; T is a multiple of the group."""
-        size = self._group if states.shape[self._along] % self._group == 0 else states.shape[self._along]
+        """Round states (B, H, T, D) and keep them behind the others; T is a multiple of the group.
+
+        A head of fewer channels than a group has is one group.
+
+        Raises:
+            ConfigError: the groups do not fit the head.
+
+        """
+        size = min(self._group, states.shape[self._along])
+        if states.shape[self._along] % size or size * self._bits % BYTE:
+            raise ConfigError(
+                f"kv_cache: a head of {states.shape[self._along]} channels is not made of groups of {size} codes of"
+                f" {self._bits} bits; set kv_group to a multiple of {BYTE} that divides it"
+            )
         new = pack(states.unflatten(self._along, (-1, size)), self._along, self._bits)
         dim = 2  # of groups of tokens, or of tokens
         self._held = (

@@ -162,12 +162,16 @@ def load_tokenizer(spec: ModelSpec, *, allow_code: bool) -> Any:
 
 
 def _tokenizer(spec: ModelSpec, *, allow_code: bool) -> Any:
+    folder = Path(spec.path)
     try:
-        return AutoTokenizer.from_pretrained(spec.path, local_files_only=True, trust_remote_code=allow_code)
+        found = AutoTokenizer.from_pretrained(spec.path, local_files_only=True, trust_remote_code=allow_code)
     except Exception:  # the tokenizers library raises no class of its own
         if not older_tokenizers.IS_OLDER:
             raise
-        return older_tokenizers.read(Path(spec.path))
+        found = older_tokenizers.read(folder)
+    if older_tokenizers.IS_OLDER:
+        older_tokenizers.keep_spaces(found, folder)
+    return found
 
 
 def _check_complete(spec: ModelSpec, report: Mapping[str, Any]) -> None:

@@ -66,15 +66,21 @@ def root_of(address: str, place: str) -> str:
 
 
 def key_of(variable: str, place: str) -> str:
-    """Return the key that an environment variable holds; empty if none is named.
+    """Return the key that an environment variable holds, without blanks around it; empty if none is named.
 
     Raises:
         NotMeasurableError: the variable is not set.
+        ConfigError: a request cannot carry what it holds, which an error of the connection would show.
 
     """
-    if variable and not os.environ.get(variable):
+    key = os.environ.get(variable, "").strip() if variable else ""
+    if variable and not key:
         raise NotMeasurableError(f"{place}: api_key_env = {variable!r}, and that variable is not set here")
-    return os.environ.get(variable, "") if variable else ""
+    if not key.isascii() or not all("!" <= sign <= "~" for sign in key):
+        raise ConfigError(
+            f"{place}: what the variable {variable!r} holds is no key: blanks or signs beyond ASCII are in it"
+        )
+    return key
 
 
 @dataclass(slots=True)
@@ -146,15 +152,14 @@ class Link:
         with self._asked(path, body) as (answer, until):
             if answer.status_code != httpx2.codes.OK:
                 self._check(answer, path, self._body(answer, path, until))
-            for line in answer.iter_lines():
+            for line in self._lines(answer, path, until):
                 seconds = time.perf_counter() - began
-                self._in_time(path, until)
-                name, _, value = line.partition(":")
-                if name != "data":
+                name, _, value = line.partition(b":")
+                if name != b"data":
                     continue
-                if value.strip() == "[DONE]":
+                if value.strip() == b"[DONE]":
                     return
-                event = self._json(path, value.encode())
+                event = self._json(path, value)
                 if isinstance(event, dict) and event.get("error"):
                     raise ObservationError(
                         f"{self.root}{path}: broke off: {self._shown(json.dumps(event['error']))}"
@@ -188,16 +193,28 @@ class Link:
             yield answer, until
 
     def _body(self, answer: httpx2.Response, path: str, until: float) -> bytes:
-        pieces, size = [], 0
+        return b"".join(self._pieces(answer, path, until))
+
+    def _lines(self, answer: httpx2.Response, path: str, until: float) -> Iterator[bytes]:
+        begun: list[bytes] = []  # of a line that has no end yet
+        for piece in self._pieces(answer, path, until):
+            first, *others = piece.split(b"\n")
+            begun.append(first)
+            for other in others:
+                yield b"".join(begun)
+                begun = [other]
+        yield b"".join(begun)
+
+    def _pieces(self, answer: httpx2.Response, path: str, until: float) -> Iterator[bytes]:
+        size = 0
         for piece in answer.iter_bytes():
             self._in_time(path, until)
-            pieces.append(piece)
             size += len(piece)
             if size > LONGEST_ANSWER:
                 raise ObservationError(
                     f"{self.root}{path}: an answer of more than {LONGEST_ANSWER >> 20} MiB"
                 )
-        return b"".join(pieces)
+            yield piece
 
     def _in_time(self, path: str, until: float) -> None:
         if time.monotonic() > until:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 __all__ = ["add_explain"]
 
 WINDOWS = 16
 
 
-def add_explain(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_explain(commands: argparse._SubParsersAction[Any]) -> None:
     """Add the command."""
     explain = commands.add_parser(
         "explain",

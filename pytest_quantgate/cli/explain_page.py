@@ -23,17 +23,9 @@ __all__ = ["Explained", "as_csv", "as_json", "as_text"]
 
 SCHEMA: Final = "quantgate-explain/1"
 MODULE: Final = (
-    "bits",
-    "sqnr",
-    "cosine",
-    "kernel",
-    "shift",
-    "dead",
-    "regrouped",
-    "moved",
-    "twin",
+    "bits", "sqnr", "rounding", "cosine", "kernel", "shift", "shifted", "dead", "regrouped", "moved", "twin",
     "twin_cosine",
-)
+)  # fmt: skip
 LAYER: Final = ("relative", "added")
 RESTORED: Final = ("kld", "share", "holds")
 NO_CAUSE: Final = "no cause found"
@@ -98,7 +90,7 @@ def _lines(one: Explained) -> Iterator[str]:
         if finding.evidence:
             yield f"     evidence: {finding.evidence}"
         if finding.advice:
-            yield f"     try: {finding.advice}"
+            yield f"     advice: {finding.advice}"
     if not one.findings:
         yield f"  {NO_CAUSE}"
     yield from _seen(one)

@@ -17,6 +17,7 @@ from pytest_quantgate.checkpoint.folder import listing, read_json
 from pytest_quantgate.errors import CheckpointError, QuantgateError
 from pytest_quantgate.explain import calibration
 from pytest_quantgate.gate import Metric
+from pytest_quantgate.lint.folder import default_template
 from pytest_quantgate.measurements import SANITY
 from pytest_quantgate.metrics.corpus import Corpus
 from pytest_quantgate.scheme import Scheme, scheme_of
@@ -76,7 +77,7 @@ class Facts:
         ratio: `ppl.ratio`, if it was measured.
         speed: `tokens_per_second.ratio`, if it was measured.
         device: "cpu", "cuda" …
-        template: the variant's chat template; None where its folder is not here.
+        template: the variant's chat template; None where its folder is not here, and for GGUF.
         packed_ends: head or embedding, if they are quantized.
         sanity: facts of the sanity check.
         files: names in the variant's folder.
@@ -118,7 +119,7 @@ def gather(measured: Measurements, variant: str) -> Facts:
         ratio=_safely(lambda: _ratio(measured, variant), None),
         speed=_safely(lambda: _known(measured, variant, Metric("tokens_per_second", relation="ratio")), None),
         device=spec.device,
-        template=_safely(lambda: _template(folder), None) if folder else None,
+        template=_safely(lambda: _own_template(folder), None) if folder else None,
         packed_ends=_safely(lambda: _packed_ends(folder), ()) if folder else (),
         sanity=_safely(lambda: _sanity(measured, variant), {}),
         files=_safely(lambda: frozenset(listing(folder)), frozenset[str]()) if folder else frozenset(),
@@ -171,9 +172,15 @@ def _template(folder: Path) -> str:
     for name in ("chat_template.json", "tokenizer_config.json"):
         if name in names:
             found = read_json(folder, name, _LARGEST)
-            if isinstance(found, dict) and isinstance(found.get("chat_template"), str):
-                return str(found["chat_template"]).strip()
+            template = default_template(found.get("chat_template")) if isinstance(found, dict) else None
+            if template is not None:
+                return template.strip()
     return ""
+
+
+def _own_template(folder: Path) -> str | None:
+    """Return a variant's chat template; None for GGUF, which carries it inside."""
+    return None if any(name.endswith(".gguf") for name in listing(folder)) else _template(folder)
 
 
 def _packed_ends(folder: Path) -> tuple[str, ...]:

@@ -42,7 +42,8 @@ def _worse(facts: Facts, ratio: Estimate, known: Usual) -> Finding:
         "range",
         f"worse than its format usually is: ppl.ratio = {ratio.value:.4g}, {facts.scheme.title} usually {known.text}",
         f"{'; '.join(known.sources)}{caveat}",
-        "the bits alone do not explain it: look at the recipe, then for a damaged layer",
+        f"{'a model this small loses more than those' if small else 'the bits alone do not explain it'}: look at"
+        " the recipe, then for a damaged layer",
         0.38,  # it names no cause: after those for which much speaks
         "worse_than_usual",
     )

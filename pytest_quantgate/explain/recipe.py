@@ -76,26 +76,33 @@ def _groups(variant: str, scheme: Scheme, shape: Shape | None) -> Iterator[Findi
     whole = size <= 0 or (shape is not None and size >= shape.narrowest)
     small = shape is not None and shape.parameters < SMALL
     coarse = whole or size >= 256 or (small and size >= 128)  # noqa: PLR2004  the sizes that sources speak of
-    if not coarse:
+    finer = _finer(size, shape)
+    if not coarse or not finer:
         return
     of = f"a model of {_count(shape.parameters)} parameters" if shape else "this model"
-    row = f", as wide as its narrowest layer ({shape.narrowest})" if shape and whole and size > 0 else ""
+    row = (
+        f", no less than its narrowest layer is wide ({shape.narrowest})"
+        if shape and whole and size > 0
+        else ""
+    )
     yield Finding(
         variant,
         "recipe",
         f"{'one scale per row' if size <= 0 else f'group_size = {size}'} is coarse for {of}{row}",
         f"{STUDY}: 128 is too coarse for 1.5 B; {COURSE} disagrees: 128 is favorable for most uses;"
         " the smaller the model, the more it costs",
-        f"try group_size = {_finer(size, shape)}",
+        f"try group_size = {' or '.join(map(str, finer))}",
         0.5 + (0.2 if small else 0.0) + (0.05 if whole else 0.0),
         "group_size",
     )
 
 
-def _finer(size: int, shape: Shape | None) -> str:
+def _finer(size: int, shape: Shape | None) -> list[int]:
+    """Return the usual group sizes that are finer, and fit every layer."""
     tried = [group for group in (64, 32) if size <= 0 or group < size]
-    fitting = [group for group in tried if shape is None or shape.narrowest % group == 0]
-    return " or ".join(map(str, fitting or tried))
+    return [
+        group for group in tried if shape is None or (group < shape.narrowest and not shape.narrowest % group)
+    ]
 
 
 def _order(variant: str, scheme: Scheme) -> Iterator[Finding]:

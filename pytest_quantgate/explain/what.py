@@ -81,10 +81,10 @@ def look(measured: Measurements, variant: str, windows: int) -> What:
     if not blame and suspects.compared:
         blame = "checkpoint"
     if suspects.other_tokenizer:
-        beside = [replace(one, weight=0.98) if one.cause == "tokenizer" else one for one in beside]
         blame = blame or "checkpoint"
-    else:
-        beside = [replace(one, weight=0.3) if one.cause == "tokenizer" else one for one in beside]
+    # files that differ and give the same ids on the whole corpus are no cause
+    weight = 0.98 if suspects.other_tokenizer else 0.3
+    beside = [replace(one, weight=weight) if one.cause == "tokenizer" else one for one in beside]
     findings = sorted((*found, *beside), key=lambda finding: -finding.weight)
     return What(variant, blame, tuple(findings), tuple(suspects.checks))
 
@@ -125,7 +125,9 @@ class _Suspects:
         if gap <= self._tolerance():
             return []
         text = "the stored observation of the baseline is not what the baseline gives now"
-        advice = "run pytest --quantgate --quantgate-refresh baseline, and judge again"
+        advice = (
+            "run pytest --quantgate --quantgate-refresh: what was compared with it is out of date as well"
+        )
         return [Finding(self._spec.name, "what", text, said, advice, 0.98, "stale_baseline")]
 
     def variant(self) -> list[Finding]:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["LAYERS", "Layers", "steps"]
 
 OBSERVER = "pytest_quantgate.explain.where_layers:LAYERS"
+VERSION: Final = 1
 WINDOWS: Final = 4
 ROWS: Final = 256
 """Positions in all: 33 layers of width 4,096 make 138 MB of them."""
@@ -55,15 +56,18 @@ class Layers:
     def observe(
         self, subject: Subject, protocol: Protocol, reference: Observation | None, progress: Progress
     ) -> Observation:
-        """Keep hidden (L, R, width) float32 of the baseline; relative and cosine (L,) float64 of a variant."""
+        """Keep hidden (L, R, width) float32 and ids (N,) of the baseline; relative and cosine (L,) of a variant."""
         windows = _windows(subject, protocol)
         hidden, names = load("pytest_quantgate.backends.layers:states")(
             subject.model, windows, protocol["rows"]
         )
         progress(1, 1)
         listed: list[Json] = list(names)
+        ids = np.concatenate(windows).astype(np.int64)
         if reference is None:
-            return Observation({"hidden": hidden}, {"layers": listed})
+            return Observation({"hidden": hidden, "ids": ids}, {"layers": listed})
+        if not np.array_equal(ids, reference.arrays["ids"]):
+            raise ObservationError(f"the tokenizer of {subject.spec.name} differs from the baseline's")
         return Observation(_errors(hidden, reference.arrays["hidden"]), {"layers": listed})
 
     def estimate(self, metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
@@ -77,7 +81,12 @@ LAYERS = Layers()
 
 def steps(tokens: Protocol, variant: ModelSpec, baseline: ModelSpec) -> tuple[Step, Step]:
     """Return the baseline's step and the variant's, on the first windows of a protocol of tokens."""
-    parameters: dict[str, Json] = {**dict(tokens.parameters), "limit": WINDOWS, "rows": ROWS}
+    parameters: dict[str, Json] = {
+        **dict(tokens.parameters),
+        "limit": WINDOWS,
+        "rows": ROWS,
+        "version": VERSION,
+    }
     protocol = Protocol(LAYERS.kind, tuple(sorted(parameters.items())), places=tokens.places)
     reference = Step(OBSERVER, baseline, protocol)
     return reference, Step(OBSERVER, variant, protocol, reference=reference.key)
