@@ -135,6 +135,9 @@ class Engine:
         if refreshed and self.store.written(step.key) < self.since:
             return None
         observation = self.store.get(step.key)
+        if observation is not None and self._is_older_than_its_reference(step):
+            self.narrator.say(f"{step.label}: the baseline was measured anew and differs; measuring again")
+            return None
         if observation is None or step.model.recipe is None:
             return observation
         record = self.store.checkpoint_record(_checkpoint_key(step.model))
@@ -142,6 +145,13 @@ class Engine:
             self.narrator.say(f"{step.label}: the checkpoint was made anew and differs; measuring again")
             return None
         return observation
+
+    def _is_older_than_its_reference(self, step: Step) -> bool:
+        """Return whether it was read off a baseline's lists that have since been found to be others."""
+        reference = self._done.get(step.reference)
+        if reference is None or isinstance(reference, QuantgateError):
+            return False
+        return float(str(reference.facts.get("renewed", 0.0))) > self.store.written(step.key)
 
     def _say_what_changed(self, step: Step) -> None:
         """Tell why an observation that looks the same to a person is made anew."""
@@ -172,6 +182,9 @@ class Engine:
             "checkpoint": self._content(model),
             "seconds": round(time.perf_counter() - started, 3),
         }
+        before = self.store.get(step.key) if step.model.is_baseline else None
+        if before is not None:
+            about["renewed"] = before.facts.get("renewed", 0.0) if _same(before, made) else time.time()
         observation = replace(made, facts={**made.facts, **about})
         self.store.put(step, observation)
         return observation
@@ -268,6 +281,13 @@ class Engine:
     def release(self) -> None:
         """Free the model that is held."""
         self._executor.close()
+
+
+def _same(one: Observation, other: Observation) -> bool:
+    """Return whether two observations hold the same numbers, to the bit."""
+    return one.arrays.keys() == other.arrays.keys() and all(
+        one.arrays[name].tobytes() == other.arrays[name].tobytes() for name in one.arrays
+    )
 
 
 def _checkpoint_key(spec: ModelSpec) -> str:

@@ -42,7 +42,7 @@ class Published:
 
     Attributes:
         method: as in `Scheme`.
-        bits: of a weight; for GGUF the type says it.
+        bits: of a weight.
         low: lowest ratio of perplexities that the source gives.
         high: highest one.
         source: who says so.
@@ -130,7 +130,7 @@ def usual(scheme: Scheme | None) -> Usual | None:
     rows = [
         row
         for row in PUBLISHED
-        if (row.method, row.kind) == (scheme.method, scheme.kind) and scheme.bits in (0, row.bits)
+        if (row.method, row.kind, row.bits) == (scheme.method, scheme.kind, scheme.bits)
     ]
     if not rows:
         return None

@@ -113,7 +113,7 @@ class Floor:
             high=None if found.high is None else found.high - by,
             unpaired=None,
             sampling=None if found.sampling is None else Shifted(found.sampling, by),
-            note=f"above a floor of {by:.3g} ({known.change})",
+            note="; ".join(filter(None, (f"above a floor of {by:.3g} ({known.change})", found.note))),
         )
 
     def refusal(self, comparison: Comparison) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pytest_quantgate import checkpoint, machine
 from pytest_quantgate.checkpoint import preflight
-from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, UsageError
+from pytest_quantgate.errors import CheckpointError, ConfigError, MissingExtraError, StoreError, UsageError
 from pytest_quantgate.imported import IMPORTED
 from pytest_quantgate.recipe import check_fits
 from pytest_quantgate.spec import Json, ModelSpec, digest
@@ -53,7 +53,7 @@ class Models:
         self._store = store
         self._registry = registry
         self._since = since
-        self._stacks = Stacks(store, study.root, narrator, offline=options.offline)
+        self._stacks = Stacks(store, study.root, narrator, unmade=_unmade(options))
 
     @cached_property
     def baseline(self) -> ModelSpec | None:
@@ -188,12 +188,17 @@ class Models:
         )
 
     def _interpreter(self, table: ModelTable, stack: Stack) -> str:
-        return self._stacks.interpreter(f"{self._study.file}: variant {table.name!r}", stack)
+        try:
+            return self._stacks.interpreter(f"{self._study.file}: variant {table.name!r}", stack)
+        except StoreError as error:  # the gates of this variant fail, and the others are measured
+            raise CheckpointError(str(error)) from error
 
     def _place(self, table: ModelTable, backend: str, method: str) -> dict[str, Any]:
         """Return where a model runs, and what is installed there."""
         python = self._interpreter(table, table.stack)
-        names = (*self._registry.distributions(backend), *self._registry.distributions(method))
+        # a format that the tables do not know is most often named like its library: hqq, aqlm, vptq …
+        of_method = self._registry.distributions(method) or tuple(filter(None, (method,)))
+        names = (*self._registry.distributions(backend), *of_method)
         engine = self._versions(table, table.stack, python, names)
         if python and backend == _USUAL and "torch" not in dict(engine):
             raise ConfigError(
@@ -208,6 +213,13 @@ class Models:
             return machine.versions(*names)
         wanted = tuple(dict.fromkeys((*names, *requirement_names(stack.requirements))))
         return self._stacks.versions(f"variant {table.name!r}", python, wanted)
+
+
+def _unmade(options: Options) -> str:
+    """Return why no environment may be made in this session; empty if one may."""
+    if options.offline:
+        return "run once without --quantgate-offline"
+    return "run the gates once, a plan makes nothing" if options.plan_only else ""
 
 
 def _imported(table: ModelTable) -> ModelSpec:

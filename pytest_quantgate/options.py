@@ -28,6 +28,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off", ""})
 ALPHA: Final = 0.01
 FAMILY_CONFIDENCE: Final = 0.95
 WORKER_LIMIT: Final = 1800
+LONGEST_LIMIT: Final = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +281,10 @@ def _checked(setting: Setting, place: str, value: object, base: Path) -> Any:
     if setting.type is float:
         return _share(place, value)
     if setting.type is int:
-        return _whole(place, value)
+        number = _whole(place, value)
+        if setting.name == "worker_limit" and not 1 <= number <= LONGEST_LIMIT:
+            raise ConfigError(f"{place} = {value!r}: write 1 to {LONGEST_LIMIT} seconds")
+        return number
     if not isinstance(value, str) or not value.strip():
         raise ConfigError(f"{place} = {value!r}: write a string")
     if setting.choices:

@@ -199,9 +199,8 @@ def _made(job: Job, foreseen: Foreseen, options: Options, registry: Registry, na
 def _complete(folder: Path, source: Path, spec: ModelSpec, *, code: bool) -> None:
     assert spec.recipe is not None
     try:
-        changed = complete(folder, source, spec.recipe.method, code=code)
-        if changed:
-            _record_anew(folder)
+        complete(folder, source, spec.recipe.method, code=code)
+        _record_anew(folder)
     except MalformedError as error:
         raise CheckpointError(
             f"{folder.name}: the quantizer wrote a configuration that is {error}"
@@ -211,9 +210,14 @@ def _complete(folder: Path, source: Path, spec: ModelSpec, *, code: bool) -> Non
 
 
 def _record_anew(folder: Path) -> None:
-    """Write the record of a checkpoint whose files were completed; what was digested before is not read again."""
+    """Write the record of a checkpoint whose files were completed; what was digested before is not read again.
+
+    It is shipped with the checkpoint, so that of the calibration file only the name is left, not where it lay here.
+    """
     record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     del record["digest"]
+    recipe = record["about"]["recipe"]
+    recipe["calibration"] = Path(recipe["calibration"]).name
     known = {name: (size, sha) for name, size, sha in record["files"]}
     files = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD):

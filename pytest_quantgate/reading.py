@@ -60,6 +60,7 @@ def estimate(value: Mapping[str, Any]) -> Estimate:
     require(int, clusters=found.clusters)
     require(bool, exact=found.exact)
     require(str, partial=found.partial)
+    require_finite(missed=found.missed)
     require(int, float, **dict(zip(("unpaired low", "unpaired high"), found.unpaired or (), strict=False)))
     return found
 

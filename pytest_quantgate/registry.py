@@ -77,8 +77,8 @@ _SINGULAR: Mapping[Kind, str] = {
 # what decides the numbers of a built-in backend, or of a checkpoint that a built-in method made
 _DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "transformers": ("torch", "transformers"),
-    "gptq": ("gptqmodel",),
-    "awq": ("gptqmodel",),
+    "gptq": ("gptqmodel", "auto-gptq"),
+    "awq": ("gptqmodel", "autoawq", "autoawq-kernels"),
     "gguf": ("llama-cpp-python", "gguf"),
     "bitsandbytes": ("bitsandbytes",),
     "torchao": ("torchao",),

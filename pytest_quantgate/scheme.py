@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate.checkpoint.folder import read_json
+from pytest_quantgate.checkpoint.gguf_files import described, find_gguf, quantization_of, read_parts
+from pytest_quantgate.checkpoint.gguf_types import FILE_TYPES
 from pytest_quantgate.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -143,8 +146,9 @@ def _of_groups(told: Mapping[str, Any], stated: str) -> Scheme:
         else []
     )
     weights = found[0].get("weights") if found else None
-    if not isinstance(weights, Mapping):
-        return Scheme("compressed-tensors", 0, "", told, stated)
+    mixed = len({repr(group.get("weights")) for group in found}) > 1
+    if mixed or not isinstance(weights, Mapping):
+        return Scheme("compressed-tensors", 0, "mixed" if mixed else "", told, stated)
     bits, acts = _whole(weights.get("num_bits")), found[0].get("input_activations")
     inputs = _whole(acts.get("num_bits")) if isinstance(acts, Mapping) else 16
     kind = "FP8" if weights.get("type") == "float" else f"W{bits}A{inputs}"
@@ -174,10 +178,29 @@ def _of_folder(folder: Path) -> Scheme | None:
     return None
 
 
-def _of_gguf(file: Path) -> Scheme:
-    named = _GGUF_TYPE.search(file.stem)
-    kind = named[1].upper() if named else ""
-    return Scheme("gguf", _gguf_bits(kind), kind, {}, f"the file name {file.name}")
+def _of_gguf(path: Path) -> Scheme:
+    """Return what a GGUF model's header says; its name says something only where the header cannot be read."""
+    try:
+        status = path.stat()
+        return _of_header(path, status.st_mtime_ns, status.st_size)
+    except (CheckpointError, OSError):
+        named = _GGUF_TYPE.search(path.stem)
+        kind = named[1].upper() if named else ""
+        return Scheme("gguf", _gguf_bits(kind), kind, {}, f"the file name {path.name}")
+
+
+@lru_cache(maxsize=16)
+def _of_header(path: Path, _modified: int, _size: int) -> Scheme:
+    folder, names = find_gguf(path)
+    parts = read_parts(folder, names)
+    header = parts[names[0]]
+    kind = FILE_TYPES.get(header.metadata.get("general.file_type", -1), "")
+    section = quantization_of(header, described(folder, parts)[1])
+    bits = section["bits"] if section else _gguf_bits(kind)
+    if kind and bits != _gguf_bits(kind):
+        # rows that no block of the type fits took another one: the format's name is then no measure of what it costs
+        kind = f"{kind}, mostly {bits} bits"
+    return Scheme("gguf", bits, kind, {}, f"the header of {path.name}")
 
 
 def _gguf_bits(kind: str) -> int:

@@ -330,6 +330,8 @@ class Estimate:
         exact: it is counted, not sampled: it has no interval and needs none.
         partial: the share of the data that it rests on, where a pass was stopped early ("6 % of the windows"); the
             interval then holds however often one looked, and decides.
+        missed: by how much the true value may lie above `value`, since a part could not be seen; None where nothing
+            bounds it. A comparison that this could turn is not decided.
         sampling: gives the interval at any level; not written to JSON.
 
     """
@@ -346,6 +348,7 @@ class Estimate:
     clusters: int = 0
     exact: bool = False
     partial: str = ""
+    missed: float | None = 0.0
     sampling: Sampling | None = field(default=None, compare=False, repr=False)
 
     def at(self, confidence: float) -> Estimate:
@@ -375,6 +378,7 @@ class Estimate:
             "clusters": int(self.clusters),
             "exact": bool(self.exact),
             "partial": self.partial,
+            "missed": None if self.missed is None else float(self.missed),
         }
 
     @classmethod

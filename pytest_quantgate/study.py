@@ -6,8 +6,9 @@ checked: one that is not known is refused with a suggestion, since a misspelt ke
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,6 +17,7 @@ from pytest_quantgate import matrix
 from pytest_quantgate import recipe as recipes
 from pytest_quantgate.errors import ConfigError, UnknownNameError
 from pytest_quantgate.options import NAMES as SETTING_NAMES
+from pytest_quantgate.stacks import check_requirement
 
 if TYPE_CHECKING:
     from pytest_quantgate.spec import Recipe, Scalar
@@ -27,6 +29,7 @@ _MODEL_KEYS: Final = (
     *("python", "requirements", "isolate", "kv_cache"),
 )
 _SERVER_KEYS: Final = ("server", "launch")
+_SECRET: Final = re.compile(r"://[^/\s]*@|://\S*\?|--api[-_]key[=\s]")
 _STACK_KEYS: Final = ("python", "requirements")
 _STUDY_KEYS: Final = ("baseline", "variants", "gates", "measure", "tasks", "dtype", "device")
 
@@ -268,7 +271,13 @@ def _entry(
         made = {key: value for key, value in table["quantize"].items() if key not in _STACK_KEYS}
         recipe = recipes.from_table(name, made, root)
         maker = _stack(f"{place} quantize", table["quantize"])
+        if maker and recipes.is_on_load(recipe):
+            raise ConfigError(
+                f"{place} quantize: {recipe.method} quantizes where the model is loaded;"
+                " write python and requirements beside quantize"
+            )
     endpoint = tuple((key, texts.pop(key)) for key in _SERVER_KEYS if key in texts)
+    _check_endpoint(place, endpoint, texts.get("backend", ""), options)
     stack, isolated = _stack(place, table), _flag(place, "isolate", table)
     if endpoint and (stack or isolated):
         raise ConfigError(
@@ -287,11 +296,35 @@ def _entry(
     )
 
 
+def _check_endpoint(
+    place: str, endpoint: Sequence[tuple[str, str]], backend: str, options: Mapping[str, Any]
+) -> None:
+    """Refuse an endpoint that is not said to be one, whose observations would be taken for a checkpoint's; and keys.
+
+    What is configured stands in reports and in the store.
+    """
+    if backend == "server" and not endpoint:
+        raise ConfigError(
+            f'{place}: an endpoint is written server = "http://..." or launch = "...", not by backend'
+        )
+    for key, text in (*endpoint, *((key, str(options.get(key, ""))) for key in _SERVER_KEYS)):
+        if _SECRET.search(text):
+            raise ConfigError(
+                f"{place} {key}: it holds a key or a password, which would stand in every report; put that into an"
+                " environment variable, and name it by options api_key_env"
+            )
+
+
 def _stack(place: str, table: Mapping[str, Any]) -> Stack:
     python = _string(f"{place} python", table["python"]) if "python" in table else ""
     listed = _strings(f"{place} requirements", table.get("requirements", []))
     if "requirements" in table and not listed:
         raise ConfigError(f'{place} requirements is empty; write ["torch==2.13.0", ...] or leave it out')
+    for each in listed:
+        try:
+            check_requirement(each)
+        except ConfigError as error:
+            raise ConfigError(f"{place} requirements: {error}") from None
     return Stack(python, listed)
 
 

@@ -300,8 +300,11 @@ def _p_value(comparison: Comparison, found: Estimate | QuantgateError) -> float:
     if found.exact or found.sampling is None:
         missed = found.exact and not _holds(comparison.operator, found.value - comparison.limit.si)
         return 0.0 if missed else 1.0
-    at_least, at_most = found.sampling.tails(comparison.limit.si)
-    return at_most if comparison.operator in {"<", "<="} else at_least
+    if comparison.operator in {"<", "<="}:
+        return found.sampling.tails(comparison.limit.si)[1]
+    if found.missed is None:
+        return 1.0
+    return found.sampling.tails(comparison.limit.si - found.missed)[0]
 
 
 def _without_not(gate: Gate, *, negated: bool) -> Gate:
@@ -336,11 +339,13 @@ def _check(comparison: Comparison, found: Estimate | QuantgateError, rule: Rule)
         return replace(check, holds=False, reason=reason, n=estimate.n)
     compared = _compare(replace(check, estimate=estimate, n=estimate.n), estimate)
     if estimate.exact or (rule.confidence is None and not estimate.partial):
-        return compared
+        return _as_far_as_seen(compared, estimate.value, estimate.missed)
     may_fail = rule.refuted is None or comparison in rule.refuted
-    return _by_interval(
+    decided = _by_interval(
         replace(compared, confidence=rule.confidence, close=False), estimate, may_fail=may_fail
     )
+    top = estimate.value if estimate.high is None else estimate.high
+    return _as_far_as_seen(decided, top, estimate.missed)
 
 
 def _compare(check: Check, estimate: Estimate) -> Check:
@@ -375,6 +380,15 @@ def _by_interval(check: Check, estimate: Estimate, *, may_fail: bool) -> Check:
     distance = abs(estimate.value - check.limit_si)
     needed = stats.settling(estimate.clusters, (high - low) / 2, distance) if estimate.clusters else None
     return replace(check, holds=None, needed=needed)
+
+
+def _as_far_as_seen(check: Check, top: float, missed: float | None) -> Check:
+    """Leave undecided what would be decided otherwise if the value were higher than `top` by what was missed."""
+    highest = math.inf if missed is None else top + missed
+    if check.holds is None or _holds(check.operator, highest - check.limit_si) == check.holds:
+        return check
+    by = "nothing bounds by how much" if missed is None else f"by up to {missed:.3g}"
+    return replace(check, holds=None, close=False, reason=f"the true {check.metric} may be higher, {by}")
 
 
 def _too_few(estimate: Estimate) -> str:

@@ -290,14 +290,7 @@ class _Handler(BaseHTTPRequestHandler):
         if location:
             self.send_header("Location", location)
         self.end_headers()
-        slow = self.server_of.faults.drip and self.command == "POST"
-        pieces = [data[i : i + 1] for i in range(len(data))] if slow else [data]
-        try:
-            for piece in pieces:
-                self.wfile.write(piece)
-                time.sleep(self.server_of.faults.drip if slow else 0)
-        except OSError:
-            self.close_connection = True
+        self._write(data)
 
     def _stream(self, events: list[Any]) -> None:
         self.send_response(200)
@@ -309,5 +302,16 @@ class _Handler(BaseHTTPRequestHandler):
             if number == self.server_of.faults.cut:
                 break
             data = event if isinstance(event, str) else json.dumps(event)
-            self.wfile.write(f"data: {data}\n\n".encode())
+            self._write(f"data: {data}\n\n".encode())
         self.close_connection = True
+
+    def _write(self, data: bytes) -> None:
+        """Send an answer, or let it drip."""
+        slow = self.server_of.faults.drip and self.command == "POST"
+        pieces = [data[i : i + 1] for i in range(len(data))] if slow else [data]
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+                time.sleep(self.server_of.faults.drip if slow else 0)
+        except OSError:
+            self.close_connection = True

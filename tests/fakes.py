@@ -73,13 +73,17 @@ class FakeModel:
         self._inflicted = "" if self._options.get("undamageable") else self._options.get(damages.OPTION, "")
         if self._inflicted == "missing_bos":
             raise NotMeasurableError("missing_bos cannot be tried: the model has no BOS")
-        self._logprob = table(self._options.get("damage", 0.0) + self._worse())
+        self._logprob = table(self._options.get("damage", 0.0) + self._worse() + self._drift())
 
     def _worse(self) -> float:
         """Return how much noise the damage of a self-test adds, or another attention implementation."""
         if not self._inflicted:
             return 0.001 if self._options.get("attention") == "eager" else 0.0
         return 3.0 if damages.DAMAGES[self._inflicted].severe else 0.01
+
+    def _drift(self) -> float:
+        """Return how much noise an engine adds to the baseline that nobody has put into its identity."""
+        return float(os.environ.get("FAKE_DRIFT", "0")) if self.spec.is_baseline else 0.0
 
     def meet(self, stage: str) -> None:
         """Do what the options have in store for this stage: die of a signal, hang, or raise what nobody expects."""
@@ -146,7 +150,7 @@ class FakeModel:
         quantized: dict[str, Json] = {} if self.spec.is_baseline else {"layers.0.linear": 8}
         nonfinite: list[Json] = ["layers.0.linear.scales"] if self._options.get("nan") else []
         return {
-            "quantized": {} if self._options.get("dense") else quantized,
+            "quantized": ({} if self._options.get("dense") else quantized) | self._options.get("cache", {}),
             "dense": [],
             "nonfinite": nonfinite,
         }

@@ -116,6 +116,10 @@ PACKINGS: dict[str, Callable[..., dict[str, tuple[str, tuple[int, ...]]]]] = {
         "_weight_scale": ("F32", (outs, 1)),
         "_weight_zero_point": ("I8", (outs, 1)),
     },
+    "quanto": lambda outs, ins, bits, group: {
+        "weight._data": ("I8", (outs, ins)),
+        "weight._scale": ("F32", (outs, 1)),
+    },
     "nvfp4": lambda outs, ins, bits, group: {
         "weight_packed": ("U8", (outs, ins // 2)),
         "weight_scale": ("F8_E4M3", (outs, ins // 16)),

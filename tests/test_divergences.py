@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from pytest_quantgate.errors import NotMeasurableError
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.interfaces import TokenScores
-from pytest_quantgate.metrics import token_estimates
+from pytest_quantgate.metrics import token_changes, token_estimates
 from pytest_quantgate.metrics.divergences import MOST_OUTSIDE, against, divergence
 from pytest_quantgate.spec import Observation
 
@@ -91,6 +92,8 @@ def test_what_is_not_told_stands_beside_the_number() -> None:
     share = found.arrays["outside"].mean()
     assert 0 < share < MOST_OUTSIDE
     assert f"a lower bound: of the tokens with {share:.2g} of the baseline's probability" in estimate.note
+    assert estimate.missed is None  # a "<" gate is not passed by it
+    assert token_estimates.estimate(KLD, observed(TOP, floor=True), None).missed == 0
     assert "outside" in observed(TOP).arrays
     assert not observed(TOP, floor=True).arrays["outside"].any()
 
@@ -102,3 +105,35 @@ def test_too_little_is_no_measurement() -> None:
             NotMeasurableError, match=r"tells nothing of the tokens with \d\d% .*--max-logprobs 16"
         ):
             token_estimates.estimate(Metric("kld", statistic=statistic), observed(1), None)
+
+
+def agreeing(unranked: float) -> Observation:
+    """Return what is kept of a variant that agrees wherever its most probable token was told."""
+    found = observed(TOP, floor=True)
+    unknown = np.zeros(400, np.uint8)
+    unknown[: int(400 * unranked)] = 1
+    return Observation({**found.arrays, "agree": 1 - unknown, "unranked": unknown}, found.facts)
+
+
+def test_agreement_with_what_was_not_told() -> None:
+    """It is a lower bound by the share that was not told, and of too many tokens no measurement: never 0 %."""
+    agreement = Metric("top1_agreement")
+    found = token_estimates.estimate(agreement, agreeing(0.1), None)
+    assert (found.value, found.missed) == (pytest.approx(0.9), pytest.approx(0.1))
+    assert "of 0.1 of all" in found.note
+    assert token_estimates.estimate(agreement, agreeing(0), None).missed == 0
+    with pytest.raises(NotMeasurableError, match="does not tell the most probable token of 100%"):
+        token_estimates.estimate(agreement, agreeing(1), None)
+
+
+@pytest.mark.parametrize("metric", [KLD, Metric("kld", statistic="p99"), Metric("top1_agreement")])
+def test_two_lower_bounds_have_no_difference(metric: Metric) -> None:
+    """Against an earlier run nothing is said where a part was not told, now or then."""
+    reference = Observation({"ids": np.arange(500)})
+    part = agreeing(0.1) if metric.name == "top1_agreement" else observed(TOP)
+    whole = agreeing(0)
+    delta = dataclasses.replace(metric, relation="delta")
+    for now, then in ((part, whole), (whole, part)):
+        with pytest.raises(NotMeasurableError, match="a lower bound, now or then"):
+            token_changes.change(delta, (now, reference), (then, reference))
+    assert token_changes.change(delta, (whole, reference), (whole, reference)).value == 0

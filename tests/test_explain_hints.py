@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from pytest_quantgate import explain
+from pytest_quantgate.errors import CheckpointError, NotMeasurableError
 from pytest_quantgate.explain import Facts, calibration, from_facts
-from pytest_quantgate.explain.facts import Shape, _packed_ends, _shape, _template
+from pytest_quantgate.explain.facts import Shape, _own_template, _packed_ends, _shape, _template
+from pytest_quantgate.parse import parse
 from pytest_quantgate.recipe import from_table
 from pytest_quantgate.report.findings import Finding
 from pytest_quantgate.scheme import Scheme, of_recipe
 from pytest_quantgate.spec import Estimate, ModelSpec
+from pytest_quantgate.verdict import judge
 
 EXAMPLE = Path(__file__).parents[1] / "example_project"
 CORPUS = (EXAMPLE / "data" / "heldout.txt").read_bytes()
@@ -141,6 +144,42 @@ def test_a_quantized_head_is_named(tmp_path):
     assert causes(example(SECOND_TRY, packed_ends=("lm_head",))) == ["lm_head"]
 
 
+def test_a_gguf_file_carries_its_template(tmp_path):
+    """A folder that holds one has no template file, and is not accused of that; of another template it is."""
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    assert _own_template(tmp_path) is None
+    (tmp_path / "model.gguf").unlink()
+    assert _own_template(tmp_path) == ""
+
+
+def test_templates_in_a_list(tmp_path):
+    """The one that is named "default", as in a file of its own."""
+    named = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d "}]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
+    assert _template(tmp_path) == "d"
+
+
+@pytest.mark.parametrize(
+    ("size", "narrowest", "advice"),
+    [
+        (32, 32, ""),
+        (16, 16, ""),
+        (64, 64, "32"),
+        (-1, 32, ""),
+        (-1, 64, "32"),
+        (128, 96, "32"),
+        (128, 128, "64 or 32"),
+    ],
+)
+def test_groups_are_accused_where_finer_ones_fit(size, narrowest, advice):
+    """A toy whose rows are as wide as the finest group has nothing to try."""
+    found = from_facts(example({**SECOND_TRY, "group_size": 32}, shape=Shape(256, narrowest, narrowest)))
+    assert "group_size" not in [one.cause for one in found] or narrowest > 32
+    facts = Facts("v", Scheme("gptq", 4, "", {"group_size": size}), shape=Shape(256, narrowest, narrowest))
+    told = [one.advice for one in from_facts(facts) if one.cause == "group_size"]
+    assert told == ([f"try group_size = {advice}"] if advice else [])
+
+
 # --- ranges
 
 
@@ -197,6 +236,18 @@ def test_a_gate_on_speed_is_not_blamed_on_the_recipe():
     assert explain.relevant([slow, recipe], ["ttft"]) == (slow,)
     assert explain.relevant([slow, recipe], ["ppl", "disk"]) == (recipe,)
     assert explain.relevant([slow, recipe], ["disk"]) == ()
+
+
+def test_what_was_not_measured_accuses_no_recipe(monkeypatch):
+    """Only a trouble can be why there is no figure."""
+    found = (Finding("v", "recipe", "a", cause="group_size"), Finding("v", "trouble", "b", cause="memory"))
+    slow = Finding("v", "trouble", "c", cause="slower")
+    monkeypatch.setattr(explain, "findings", lambda *_: (*found, slow))
+    for error in (NotMeasurableError("no log-probabilities"), CheckpointError("does not load")):
+        absent = judge(parse("kld.mean < 1"), lambda _, error=error: error)
+        assert explain.why(None, "v", [absent]) == found[1:]
+    missed = judge(parse("kld.mean < 1"), lambda _: Estimate(2.0))
+    assert explain.why(None, "v", [missed]) == found
 
 
 def test_a_failing_gate_explains_itself(study):

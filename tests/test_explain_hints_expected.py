@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import gguf_files
 import pytest
 
 from pytest_quantgate import ppl
@@ -42,10 +43,11 @@ def test_ranges_are_sound():
 
 
 @pytest.mark.parametrize(
-    "scheme", [Scheme("fp8", 8), Scheme("gptq", 2), Scheme("torchao", 8), Scheme("new", 4), None]
+    "scheme",
+    [Scheme("fp8", 8), Scheme("gptq", 2), Scheme("gptq"), Scheme("torchao", 8), Scheme("new", 4), None],
 )
 def test_what_nobody_published_is_not_measurable(scheme):
-    """No range is made up."""
+    """No range is made up, and of bits that nobody states not the widest one of the method is taken."""
     assert usual(scheme) is None
     with pytest.raises(NotMeasurableError, match=r"gate ppl\.ratio itself"):
         share(ppl.within_expected, Estimate(1.1), scheme)
@@ -76,6 +78,9 @@ def test_the_value_and_its_interval():
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, ("bitsandbytes", 8, "", None)),
         ({"quant_method": "auto-round", "bits": 3, "group_size": 128}, ("autoround", 3, "", 128)),
         ({"quant_method": "fp8"}, ("fp8", 8, "", None)),
+        ({"quant_method": "compressed-tensors", "config_groups": {
+            "a": {"weights": {"num_bits": 4}}, "b": {"weights": {"num_bits": 8}}}},
+         ("compressed-tensors", 0, "mixed", None)),
         ({"quant_method": "compressed-tensors", "config_groups": {"group_0": {
             "weights": {"num_bits": 4, "type": "int", "group_size": 128, "symmetric": True}}}},
          ("compressed-tensors", 4, "W4A16", 128)),
@@ -136,6 +141,29 @@ def test_gguf_files_by_name(tmp_path, name, kind):
             ModelSpec("v", "", "", path=str(path), backend="gguf" if path.suffix else "transformers")
         )
         assert (found.method, found.kind) == ("gguf", kind)
+
+
+@pytest.mark.parametrize(
+    ("stated", "tensor_type", "title"),
+    [
+        (15, gguf_files.Q4_K, "GGUF Q4_K_M"),
+        (15, gguf_files.Q8_0, "GGUF Q4_K_M, mostly 8 bits"),
+        (7, gguf_files.Q8_0, "GGUF Q8_0"),
+        (999, gguf_files.Q8_0, "GGUF"),
+    ],
+)
+def test_a_gguf_file_is_what_its_header_says(tmp_path, stated, tensor_type, title):
+    """Not what it is named; and a mixture whose tensors took another type has no published range."""
+    metadata = gguf_files.METADATA | {
+        "general.file_type": (gguf_files.UINT32, stated),
+        "qwen2.context_length": (gguf_files.UINT32, 64),
+    }
+    tensors = {"blk.0.attn_q.weight": ((256, 4), tensor_type)}
+    path = gguf_files.write(tmp_path, "model-Q2_K.gguf", metadata=metadata, tensors=tensors)
+    found = scheme_of(ModelSpec("v", "", "", path=str(path), backend="gguf"))
+    assert found.title == title
+    assert found.stated == "the header of model-Q2_K.gguf"
+    assert (usual(found) is None) is ("," in title or title == "GGUF")
 
 
 def test_a_dense_folder_has_no_scheme(tmp_path):

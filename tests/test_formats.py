@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ transformers = pytest.importorskip("transformers")
 import packed_checkpoints  # noqa: E402
 import tiny_models  # noqa: E402
 
-from pytest_quantgate.backends import formats  # noqa: E402
+from pytest_quantgate.backends import formats, zero_points  # noqa: E402
 from pytest_quantgate.backends.transformers import load  # noqa: E402
 from pytest_quantgate.checkpoint import preflight  # noqa: E402
 from pytest_quantgate.errors import (  # noqa: E402
@@ -108,6 +109,28 @@ def test_activations_are_quantized_where_the_format_says_so(folder: Path, tmp_pa
         rounded = (inputs / (largest / 448)).to(torch.float8_e4m3fn).float() * (largest / 448)
     assert torch.allclose(outputs, rounded @ matrix.T, atol=1e-5)
     assert not torch.allclose(outputs, inputs @ matrix.T, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("auto-gptq", "bits"), ("autoawq", "bits"), ("autoawq", "group_size")]
+)
+def test_a_format_with_a_null_in_it(folder: Path, tmp_path: Path, kind: str, name: str) -> None:
+    """It is refused by the library in one line, or read as what the library takes it for; never a traceback."""
+    pytest.importorskip(LIBRARY[kind])
+    packed_checkpoints.write(tmp_path / "packed", folder, kind)
+    file = tmp_path / "packed" / "config.json"
+    config = json.loads(file.read_text())
+    config["quantization_config"][name] = None
+    file.write_text(json.dumps(config))
+    with pytest.raises(CheckpointError):
+        load(tiny_models.spec(tmp_path / "packed", "v"))
+
+
+def test_another_version_of_compressed_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the library keeps its classes elsewhere, it is used as it is."""
+    monkeypatch.setitem(sys.modules, "compressed_tensors.compressors.pack_quantized.base", None)
+    with zero_points.packed_zero_points():
+        pass
 
 
 def test_both_types_give_the_same_within_their_precision(folder: Path, tmp_path: Path) -> None:

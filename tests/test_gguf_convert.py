@@ -487,19 +487,25 @@ def test_progress_counts_samples_and_steps(wide: Path, tmp_path: Path) -> None:
     assert [path.name for path in out.iterdir()] == ["model.gguf"]
 
 
-def test_narrow_rows_get_another_type_and_it_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "absent", "bits", "family"),
+    [("Q4_K_M", "Q4_K", 5, "K-quants"), ("IQ4_XS", "IQ4_XS", 4, "I-quants")],
+)
+def test_narrow_rows_get_another_type_and_it_is_said(
+    tmp_path: Path, kind: str, absent: str, bits: int, family: str
+) -> None:
     """llama.cpp falls back without a word; the bits that are reported are those that are there."""
     torch.manual_seed(0)
     folder = save(tmp_path / "hf", NETWORKS["qwen2"]())
-    made = make(folder, tmp_path / "gguf", type="Q4_K_M")
+    made = make(folder, tmp_path / "gguf", type=kind)
     section = preflight(made).quantization
     assert section is not None
-    assert "Q4_K" not in section["types"]
-    assert section["bits"] == 5
+    assert absent not in section["types"]
+    assert section["bits"] == bits
     model = load(tiny_models.spec(made))
     (remark,) = model.remarks()
     assert remark.startswith(
-        "Q4_K_M was asked for, but 100% of the weights lie in rows that are no multiple of 256"
+        f"{kind} was asked for, but 100% of the weights lie in rows that are no multiple of 256, which {family} need"
     )
     assert model.findings()["remarks"] == [remark]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -15,9 +17,9 @@ import numpy as np
 import pytest
 
 from pytest_quantgate.errors import MissingExtraError, NotMeasurableError, ObservationError, WorkerError
-from pytest_quantgate.executors import device, process, remote
+from pytest_quantgate.executors import device, local, process, remote
 from pytest_quantgate.interfaces import Choices, Completion, Decoding, Prompt, TokenScores, Trace, Window
-from pytest_quantgate.spec import ModelSpec
+from pytest_quantgate.spec import ModelSpec, Recipe
 
 HERE = Path(__file__).parent
 PLAIN = """
@@ -136,6 +138,8 @@ def test_values_keep_their_types_on_the_way():
     assert got[1].floor.shape == (0,)
     assert got[3].continuations[1].tolist() == [0]
     assert got[5:] == sent[5:]
+    with pytest.raises(TypeError, match="array of objects"):
+        one.send(np.array([object()]))
     with pytest.raises(TimeoutError):
         other.receive(0.01)
     one.close()
@@ -203,6 +207,93 @@ def test_an_unexpected_exception_does_not_end_it(loaded):
 def test_our_own_errors_arrive_as_what_they_are(loaded):
     with pytest.raises(ObservationError, match=r"^v: logits are not finite$"):
         list(loaded(broken=True).score([Window(np.arange(5))]))
+
+
+class OwnError(NotMeasurableError):
+    """What a backend may define for itself."""
+
+
+def own(spec, **allowed):
+    raise OwnError("not on this machine")
+
+
+def test_an_error_of_a_backends_own_arrives_as_its_nearest_known_kind():
+    with pytest.raises(NotMeasurableError, match=r"^not on this machine$"):
+        remote.load("test_isolation:own", fake(), 30, allow_code=False, allow_pickle=False)
+
+
+def test_an_interrupt_ends_it_at_once_and_the_next_step_gets_another(loaded):
+    """Else the answer to the question that was given up would be taken for that to the next."""
+    held = local.Local(lambda spec: loaded(hangs="generate"))
+    model = held.model(fake())
+    alarm = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    started = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.generate([1], 3)
+    finally:
+        signal.signal(signal.SIGALRM, alarm)
+    assert time.monotonic() - started < 3
+    assert is_gone(model.worker.pid)
+    with pytest.raises(WorkerError, match="v: its process was ended, since generating was interrupted"):
+        model.decode([0])
+    assert held.model(fake()).decode([0]) == "A"
+
+
+def test_an_interrupt_in_the_progress_ends_it_too(loaded, tmp_path):
+    def interrupted(done, total):
+        raise KeyboardInterrupt
+
+    (tmp_path / "calibration").write_text("some text")
+    worker = process.Worker("v", "", 30)
+    recipe = Recipe("gptq", (), calibration=str(tmp_path / "calibration"))
+    with pytest.raises(KeyboardInterrupt):
+        worker.call(
+            "quantizing",
+            "quantize",
+            interrupted,
+            reference="fakes:QUANTIZER",
+            recipe=recipe,
+            baseline=fake(),
+            out=str(tmp_path),
+        )
+    assert worker.ended
+
+
+def test_a_pass_that_was_left_midway_holds_nothing_beside_the_next(loaded):
+    model = loaded()
+    left = model.score([Window(np.arange(5)), Window(np.arange(5))])
+    next(left)
+    model.generate([1], 3)
+    with pytest.raises(ObservationError, match="another had begun"):
+        next(left)
+
+
+def test_a_module_in_the_working_folder_is_not_taken_for_the_librarys(loaded, tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('shadowed')")
+    monkeypatch.chdir(tmp_path)
+    assert loaded().decode([0]) == "A"
+
+
+def test_more_open_files_than_select_takes(loaded):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip("this machine does not allow so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    with contextlib.ExitStack() as held:
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            held.enter_context(Path(os.devnull).open())
+        assert loaded().decode([0]) == "A"
+
+
+def test_a_script_that_starts_an_interpreter_is_told_from_one(tmp_path):
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\n{sys.executable} "$@"\nexit $?\n')
+    script.chmod(0o755)
+    with pytest.raises(WorkerError, match=r"exit code 1 while starting.*must be an interpreter, no script"):
+        process.Worker("v", str(script), 30)
 
 
 def test_a_missing_extra_keeps_its_name(monkeypatch):
@@ -324,6 +415,14 @@ def test_a_hang_is_one_failed_gate(study):
     result = study.run("-k", "stuck or good", "--quantgate-isolate", "--quantgate-worker-limit=2")
     result.assert_outcomes(failed=1, passed=1)
     result.stdout.fnmatch_lines(["*stuck: its process gave no sign of life for 2 s while scoring*"])
+
+
+@pytest.mark.parametrize("limit", ["0", "9" * 30])
+def test_a_limit_that_no_clock_takes_is_a_usage_error(study, limit):
+    study.pytester.makepyfile(PLAIN)
+    result = study.run("--quantgate-isolate", f"--quantgate-worker-limit={limit}")
+    result.stderr.fnmatch_lines([f"*--quantgate-worker-limit = '{limit}': write 1 to 2592000 seconds*"])
+    assert result.ret == 4
 
 
 @pytest.mark.parametrize("of", ["SIGKILL", "SIGSEGV"])

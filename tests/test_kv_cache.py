@@ -105,6 +105,14 @@ def test_the_codes_are_those_of_quanto(bits: int) -> None:
     )
 
 
+@pytest.mark.parametrize(("channels", "bits", "group"), [(80, 4, 32), (18, 2, 32), (48, 2, 32)])
+def test_groups_that_do_not_fit_a_head(channels: int, bits: int, group: int) -> None:
+    """They are refused, instead of rounded in groups that nobody asked for."""
+    side = kv_cache._Side(kv_cache.Settings(bits, 32, group), -1)
+    with pytest.raises(ConfigError, match=f"a head of {channels} channels is not made of groups"):
+        side.add(torch.zeros(1, 2, 32, channels))
+
+
 # --- what goes through it
 
 

@@ -192,6 +192,18 @@ def test_a_packing_that_no_method_here_writes(tmp_path: Path) -> None:
     assert found.facts.packed_bits == pytest.approx(4 + 8 / 16, abs=0.01)
 
 
+def test_what_optimum_quanto_saved_is_quantized(tmp_path: Path) -> None:
+    """It writes no quantization section but a file beside the weights, and its loader reads that one."""
+    folder = models.write(tmp_path, made=models.tensors("quanto"), files={"quanto_qmap.json": {}})
+    found = lint(folder)
+    assert [finding.rule for finding in found.findings if finding.about.severity != "note"] == []
+    assert "QG120" in [finding.rule for finding in found.findings]
+    assert found.facts.quantization == "quanto"
+    assert found.facts.packed == models.LAYERS * len(models.MATRICES)
+    (folder / "quanto_qmap.json").unlink()
+    assert "QG105" in [finding.rule for finding in lint(folder).findings]
+
+
 def test_a_layout_for_one_kernel_is_left_alone(tmp_path: Path) -> None:
     """AWQ's gemv stores rows: nothing is read back from its shapes."""
     made = {

@@ -246,6 +246,22 @@ def test_refresh(study):
     assert len([line for line in study.log() if line.startswith("load")]) == 3
 
 
+def test_a_baseline_that_changed_makes_what_was_paired_with_it_stale(study, monkeypatch):
+    """Its divergences were read off lists that are no longer the baseline's: in this run, and in any later one."""
+    write(study, RELEASE.format(gate="kld.mean < 1e9"))
+    study.run()
+    study.log()
+    monkeypatch.setenv("FAKE_DRIFT", "0.2")
+    study.run("--quantgate-refresh=baseline", "-k", "good")
+    lines = study.log()
+    assert [line for line in lines if line.startswith("load")] == ["load baseline", "load good"]
+    result = study.run()
+    result.stdout.fnmatch_lines(["*bad tokens: the baseline was measured anew and differs; measuring again*"])
+    assert [line for line in study.log() if line.startswith("load")] == ["load bad"]
+    study.run()
+    assert study.log() == []
+
+
 def test_offline(study):
     """--quantgate-offline uses the store alone: what is missing is named, what is there is used."""
     write(study, RELEASE.format(gate="ppl_delta < 1e9"))

@@ -66,6 +66,8 @@ def test_a_checkpoint_with_all_that_loaders_expect(folder, capsys):
         assert ((made / name).stat().st_size, sha256_of(made / name)) == (size, sha)
     assert record.pop("digest") == digest(record)
     assert record["about"]["recipe"]["parameters"]["group_size"] == 32
+    # it is shipped: nothing in it says where things lay on this machine
+    assert str(folder) not in (made / "quantgate-record.json").read_text()
     assert left_beside(folder / "made") == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import gate_strategies as gs
 import numpy as np
 import pytest
@@ -137,6 +139,46 @@ def test_a_family_fails_good_models_as_rarely_as_it_says():
         unguarded += any(judge(gate, found.__getitem__, SURE).outcome == "FAIL" for gate in gates)
     assert guarded / 2000 <= 0.025 + 0.011
     assert unguarded / 2000 > 0.15
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "missed", "outcome"),
+    [
+        (kld.mean < 1, 0.5, None, "INCONCLUSIVE"),
+        (kld.mean < 1, 0.5, 0.4, "PASS"),
+        (kld.mean < 1, 0.5, 0.6, "INCONCLUSIVE"),
+        (kld.mean < 1, 1.5, None, "FAIL"),
+        (kld.mean > 1, 1.5, None, "PASS"),
+        (kld.mean > 1, 0.5, None, "INCONCLUSIVE"),
+        (kld.mean > 1, 0.5, 0.2, "FAIL"),
+        (~(kld.mean >= 1), 0.5, None, "INCONCLUSIVE"),
+        ((kld.mean < 1) & (kld.mean < 0.2), 0.5, None, "FAIL"),
+        ((kld.mean < 1) | (kld.mean > 0.2), 0.5, None, "PASS"),
+    ],
+)
+@pytest.mark.parametrize("rule", [None, SURE, "exact", "partial"])
+def test_a_lower_bound_decides_what_no_higher_value_could_turn(gate, value, missed, outcome, rule):
+    """By the point, by the interval, of a count and of a stopped pass: what could not be seen never helps a gate."""
+    found = replace(sampled(value, 0.001), missed=missed)
+    if rule == "exact":
+        found, rule = replace(found, exact=True, sampling=None), None
+    elif rule == "partial":
+        found, rule = replace(found, low=value - 0.01, high=value + 0.01, partial="6 %", sampling=None), None
+    verdict = judge(gate, lambda _: found, rule)
+    assert verdict.outcome == outcome
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    if outcome == "INCONCLUSIVE":
+        assert "undecided" in verdict.explain()
+        assert "the true kld.mean may be higher" in verdict.explain()
+
+
+def test_a_lower_bound_is_refuted_only_from_above():
+    """A miss that the part which was not seen could mend does not count among a family's."""
+    seen, bound = (replace(sampled(0.5, 0.001), missed=missed) for missed in (0.0, None))
+    assert refuted([kld.mean > 1], lambda _: seen, 0.95)
+    assert not refuted([kld.mean > 1], lambda _: bound, 0.95)
+    assert not refuted([kld.mean > 1], lambda _: replace(seen, missed=0.6), 0.95)
+    assert refuted([kld.mean < 0.4], lambda _: bound, 0.95)
 
 
 def test_an_exact_miss_is_refuted_whatever_the_family():

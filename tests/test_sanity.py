@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_quantgate.errors import NotMeasurableError
+from pytest_quantgate.errors import NotMeasurableError, ObservationError
 from pytest_quantgate.gate import Metric
 from pytest_quantgate.metrics.sanity import SANITY, loop_period
 from pytest_quantgate.spec import ModelSpec, Observation, Recipe
@@ -91,6 +91,33 @@ def test_promised_bits(folder: Path) -> None:
     config["quantization_config"]["bits"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     assert "3 bits" in observe(Subject("v", folder)).facts["problems"][0]["what"]
+
+
+def test_a_failure_of_an_endpoint_is_no_finding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says nothing of weights, and is not kept: the server may answer the next time."""
+    subject = Subject("v", folder, broken=True)
+    unseen = {"quantized": {}, "dense": [], "nonfinite": [], "unseen": True}
+    monkeypatch.setattr(subject.model, "findings", lambda: unseen)
+    with pytest.raises(ObservationError, match="logits are not finite"):
+        observe(subject)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_cache_is_no_quantized_layer(folder: Path, bits: int) -> None:
+    """Where a checkpoint or a recipe promises quantized weights, a cache of as many bits does not stand for them."""
+    cache = {"kv_cache": bits}
+    found = observe(Subject("v", folder, dense=True, cache=cache))
+    assert "not quantized" in found.facts["problems"][0]["what"]
+    assert found.facts["quantized_layers"] == 0
+    recipe = Recipe("gptq", (("bits", 4),))
+    assert (
+        "the layers have 8" in observe(Subject("v", folder, recipe, cache=cache)).facts["problems"][0]["what"]
+    )
+    converted = Recipe("gguf", (("type", "F16"),))
+    assert observe(Subject("v", folder, converted, dense=True, cache=cache)).facts["problems"] == []
+    assert observe(Subject("v", folder, converted, dense=True)).facts["problems"]
+    (folder / "config.json").write_text("{}")
+    assert observe(Subject("v", folder, dense=True, cache=cache)).facts["problems"] == []
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=4), st.integers(32, 64), st.lists(st.integers(0, 9)))

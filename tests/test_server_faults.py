@@ -175,6 +175,14 @@ def test_a_stream_that_breaks_off(serve: Serve, reach: Any, kind: str, cut: int)
         model.generate([3, 4], 8)
 
 
+def test_a_stream_that_drips(serve: Serve, reach: Any) -> None:
+    """The limit of a request holds within a line, too."""
+    model, began = reach(serve("vllm", drip=0.2), request_limit=1), time.monotonic()
+    with pytest.raises(ObservationError, match="no complete answer in 1 s"):
+        model.generate([3, 4], 8)
+    assert time.monotonic() - began < 4
+
+
 def test_a_stream_that_carries_an_error(reach: Any) -> None:
     """What the server says in the middle is the message."""
     events = (
@@ -255,6 +263,21 @@ def test_the_key(serve: Serve, reach: Any, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ObservationError, match=r"the key \*\*\* is bad") as error:
         score(reach(loud, api_key_env="THE_KEY"))
     assert KEY not in one_line(error)
+
+
+def test_a_key_that_no_request_can_carry(serve: Serve, reach: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line end of a file is no part of it; anything else is refused without being shown."""
+    address = serve(key=KEY)
+    monkeypatch.setenv("THE_KEY", f" {KEY}\n")
+    score(reach(address, api_key_env="THE_KEY"))
+    for wrong in (f"{KEY}\nmore", f"{KEY}\u00e9", f"{KEY} {KEY}"):
+        monkeypatch.setenv("THE_KEY", wrong)
+        with pytest.raises(ConfigError, match="what the variable 'THE_KEY' holds is no key") as error:
+            reach(address, api_key_env="THE_KEY")
+        assert KEY not in one_line(error)
+    monkeypatch.setenv("THE_KEY", " \n")
+    with pytest.raises(NotMeasurableError, match="is not set here"):
+        reach(address, api_key_env="THE_KEY")
 
 
 @pytest.mark.parametrize(

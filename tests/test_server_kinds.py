@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,10 @@ from fake_servers import TABLE, Fake, Faults
 from pytest_quantgate.backends.server import ServerModel, load
 from pytest_quantgate.backends.server_text import Text
 from pytest_quantgate.interfaces import Choices, Decoding, Prompt, Window
-from pytest_quantgate.spec import ModelSpec
+from pytest_quantgate.metrics.tokens import TOKENS
+from pytest_quantgate.parse import parse
+from pytest_quantgate.spec import ModelSpec, Observation
+from pytest_quantgate.verdict import judge
 
 KINDS = ("vllm", "sglang", "llama.cpp", "openai")
 BY_ID = KINDS[:3]
@@ -254,3 +258,21 @@ def test_no_torch_is_needed(folder: Path) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.stdout.startswith("["), result.stderr
+
+
+def test_a_divergence_from_a_server_keeps_no_limit(start: Start, tmp_path: Path) -> None:
+    """Of equal distributions whose tails are not told: 0 as far as is told, which decides nothing below a limit."""
+    (tmp_path / "corpus.txt").write_text("the river rises in the mountains and flows past the old town " * 20)
+    protocol = TOKENS.protocol({}, {"corpus": "corpus.txt", "window": 32, "top_k": 16}, tmp_path)
+
+    def observe(kind: str, reference: Observation | None) -> Observation:
+        model, _ = start(kind)
+        return TOKENS.observe(SimpleNamespace(model=model, spec=model.spec), protocol, reference, quiet)
+
+    found = observe("vllm", observe("sglang", None))
+    assert set(found.arrays) >= {"outside", "unranked"}
+    outcomes = {
+        text: judge(parse(text), lambda metric: TOKENS.estimate(metric, found, None)).outcome
+        for text in ("kld.mean < 0.1", "kld.max < 0.1", "kld.mean > -0.1", "top1_agreement > 0.99")
+    }
+    assert list(outcomes.values()) == ["INCONCLUSIVE", "INCONCLUSIVE", "PASS", "PASS"]

@@ -95,9 +95,11 @@ def test_a_revision_vouches_for_what_runs_there(served):
         ("isolate = true", "*launch is a process of its own; leave python, requirements and isolate out*"),
         ('quantize = { method = "quanto" }', "*give either model*"),
         ('server = ""', "*write a non-empty string*"),
+        ('server = "http://me:hunter2@gpu-7:8000"', "*server: it holds a key or a password*api_key_env*"),
     ],
 )
 def test_what_cannot_be_an_endpoint_is_a_usage_error(served, more, message):
     result = served(more=more)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+    assert "hunter2" not in result.stdout.str() + result.stderr.str()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
+import types
 import zipfile
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,12 +19,13 @@ import pytest
 import tiny_models
 
 import pytest_quantgate
-from pytest_quantgate.backends import transformers
+from pytest_quantgate.backends import older_tokenizers, transformers
 from pytest_quantgate.errors import ConfigError, ObservationError, StoreError
 from pytest_quantgate.executors import remote
 from pytest_quantgate.interfaces import Window
+from pytest_quantgate.registry import Registry
 from pytest_quantgate.spec import ModelSpec
-from pytest_quantgate.stacks import Stacks, requirement_names
+from pytest_quantgate.stacks import Stacks, check_requirement, requirement_names
 from pytest_quantgate.store import Store
 from pytest_quantgate.study import Stack
 
@@ -72,7 +76,12 @@ def wheels(tmp_path, monkeypatch):
 
 
 def stacks(tmp_path: Path, told: Told | None = None, *, offline: bool = False) -> Stacks:
-    return Stacks(Store(tmp_path / "store"), tmp_path, told or Told(), offline=offline)
+    return Stacks(
+        Store(tmp_path / "store"),
+        tmp_path,
+        told or Told(),
+        unmade="run once without --quantgate-offline" * offline,
+    )
 
 
 def script(path: Path, body: str) -> str:
@@ -119,7 +128,7 @@ def test_an_environment_that_is_made_again_gets_the_same_versions(tmp_path, whee
     wanted = Stack("", ("old_quantizer",))
     folder = Path(stacks(tmp_path).interpreter("v", wanted)).parents[1]
     wheel(wheels, "old_quantizer", "0.9", "numpy")
-    shutil.rmtree(folder)
+    shutil.rmtree(folder.resolve())
     made = stacks(tmp_path)
     python = made.interpreter("v", wanted)
     assert dict(made.versions("v", python, ("old_quantizer",))) == {"old_quantizer": "0.7.1"}
@@ -129,11 +138,97 @@ def test_one_that_was_left_half_made_is_made_anew(tmp_path, wheels):
     wanted = Stack("", ("old_quantizer",))
     folder = Path(stacks(tmp_path).interpreter("v", wanted)).parents[1]
     (folder / "quantgate-complete").unlink()
+    left = folder.resolve()
     shutil.rmtree(next(folder.glob("lib/*/site-packages/old_quantizer-*")))
     made = stacks(tmp_path)
     assert made.versions("v", made.interpreter("v", wanted), ("old_quantizer",)) == (
         ("old_quantizer", "0.7.1"),
     )
+    assert folder.resolve() != left  # into which what the killed process started may still write
+    assert not left.exists()
+
+
+@pytest.mark.slow
+def test_options_of_pip_are_kept_when_it_is_made_again(tmp_path, wheels, monkeypatch):
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    wanted = Stack("", (f"--find-links {wheels}", "old_quantizer"))
+    folder = Path(stacks(tmp_path).interpreter("v", wanted)).parents[1]
+    shutil.rmtree(folder.resolve())
+    assert Path(stacks(tmp_path).interpreter("v", wanted)).is_file()
+
+
+@pytest.mark.slow
+def test_one_whose_interpreter_is_gone_is_made_anew(tmp_path, wheels):
+    """As after the store was copied from a machine that has its Python elsewhere."""
+    python = Path(stacks(tmp_path).interpreter("v", Stack("", ("numpy",))))
+    python.unlink()
+    python.symlink_to(tmp_path / "no such python")
+    assert Path(stacks(tmp_path).interpreter("v", Stack("", ("numpy",)))).is_file()
+
+
+def test_what_an_environment_is_made_from_needs_nothing_installed(tmp_path, wheels):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+    asked = stacks(tmp_path)
+    with pytest.raises(ConfigError, match="bare/bin/python has no numpy"):
+        asked.interpreter("v", Stack("bare/bin/python"))
+    # ensurepip makes one from the Python that the bare one is of
+    assert Path(asked.interpreter("v", Stack("bare/bin/python", ("numpy",)))).is_file()
+
+
+def test_what_this_process_imports_is_not_taken_for_installed(tmp_path, wheels, monkeypatch):
+    (tmp_path / "other" / "numpy-9.0.dist-info").mkdir(parents=True)
+    (tmp_path / "other" / "numpy-9.0.dist-info" / "METADATA").write_text("Name: numpy\nVersion: 9.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    asked = stacks(tmp_path)
+    python = asked.interpreter("v", Stack("", ("numpy",)))
+    assert asked.versions("v", python, ("numpy",)) == (("numpy", "0.1"),)
+
+
+def test_the_first_of_two_distributions_counts_and_a_commit_is_part_of_its_version(tmp_path):
+    """An environment that sees the system's packages holds both; what is imported is its own."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    own = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    (own / "system.pth").write_text(str(tmp_path / "system"))
+    for folder, version in ((own, "2.0"), (tmp_path / "system", "1.0")):
+        (folder / f"numpy-{version}.dist-info").mkdir(parents=True)
+        (folder / f"numpy-{version}.dist-info" / "METADATA").write_text(f"Name: numpy\nVersion: {version}\n")
+    url = {"url": "https://example.org", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}
+    asked = stacks(tmp_path)
+    python = asked.interpreter("v", Stack("venv/bin/python"))
+    assert asked.versions("v", python, ("numpy",)) == (("numpy", "2.0"),)
+    (own / "numpy-2.0.dist-info" / "direct_url.json").write_text(json.dumps(url))
+    again = stacks(tmp_path)
+    assert again.versions("v", python, ("numpy",)) == (("numpy", "2.0 (0123456789ab)"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("-r wanted.txt", "--requirement=wanted.txt", "-e .", "--constraint c.txt", "--pre '"),
+        *(
+            "git+https://example.org/x.git",
+            "./x-1-py3-none-any.whl",
+            "x-1-py3-none-any.whl",
+            "https://x/y.whl",
+        ),
+    ],
+)
+def test_a_requirement_that_leaves_something_open_is_refused(text):
+    with pytest.raises(ConfigError, match=re.escape(repr(text))):
+        check_requirement(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("torch", " numpy<2", "transformers[torch]>=4.44", "a ; python_version < '3.11'", "--pre"),
+        *("--extra-index-url https://download.pytorch.org/whl/cpu", "x @ git+https://example.org/x.git@v1"),
+        "x@file:///a/x-1-py3-none-any.whl",
+    ],
+)
+def test_a_requirement_that_says_all_is_taken(text):
+    check_requirement(text)
+    assert text.startswith("--") or len(requirement_names([text])) == 1
 
 
 def test_other_requirements_are_another_environment(tmp_path, wheels):
@@ -181,11 +276,12 @@ def test_an_interpreter_that_cannot_measure_is_one_line(tmp_path, body, message)
         stacks(tmp_path).interpreter("v", Stack(name))
 
 
-@pytest.mark.parametrize("name", ["nowhere", "folder", "text"])
+@pytest.mark.parametrize("name", ["nowhere", "folder", "text", "~nobody-here/python", "a\0b"])
 def test_what_cannot_be_run_is_no_interpreter(tmp_path, name):
     (tmp_path / "folder").mkdir()
     (tmp_path / "text").write_text("")
-    with pytest.raises(ConfigError, match=f"the interpreter .*{name} does not exist or cannot be run"):
+    shown = re.escape(name.replace("\0", "\\x00"))
+    with pytest.raises(ConfigError, match=f"the interpreter .*{shown} does not exist or cannot be run"):
         stacks(tmp_path).interpreter("v", Stack(name))
 
 
@@ -198,6 +294,71 @@ def test_a_stack_without_torch_is_a_usage_error(study):
     result = study.run("-k", "good")
     result.stderr.fnmatch_lines(["*variant 'good': *old has no torch; install torch and transformers there*"])
     assert result.ret == 4
+
+
+@pytest.mark.parametrize(
+    ("flag", "step"),
+    [
+        ("--quantgate-plan", "run the gates once, a plan makes nothing"),
+        ("--quantgate-offline", "run once without"),
+    ],
+)
+def test_an_environment_that_may_not_be_made_stops_its_own_variant_alone(study, flag, step):
+    study.pytester.makepyfile(
+        "from pytest_quantgate import quantgate\n@quantgate('ppl < 99')\ndef test_it(): pass"
+    )
+    study.run("-k", "bad").assert_outcomes(passed=1)
+    study.tables["variants.good"] += '\nrequirements = ["numpy"]'
+    result = study.run(flag)
+    result.stdout.fnmatch_lines([f"*good*the environment of its requirements is not in *{step}*"])
+    assert "INTERNALERROR" not in result.stdout.str()
+    assert not (study.path / ".quantgate" / "stacks").exists()
+    if flag == "--quantgate-offline":
+        result.assert_outcomes(failed=1, passed=1)
+
+
+def test_a_stack_of_what_quantizes_as_it_loads_stands_beside_it(study):
+    study.tables["variants.good"] = 'quantize = { method = "bitsandbytes", bits = 8, python = "old" }'
+    study.pytester.makepyfile(
+        "from pytest_quantgate import quantgate\n@quantgate('ppl < 9')\ndef test_it(): pass"
+    )
+    result = study.run("-k", "good")
+    result.stderr.fnmatch_lines(["*good* quantize: bitsandbytes quantizes where the model is loaded; write*"])
+    assert result.ret == 4
+
+
+def test_the_library_of_an_old_format_is_part_of_the_identity(tmp_path):
+    named = {method: Registry().distributions(method) for method in ("gptq", "awq")}
+    assert "auto-gptq" in named["gptq"]
+    assert "autoawq" in named["awq"]
+
+
+def test_a_format_that_no_table_knows_brings_the_library_of_its_name(study):
+    """Two versions of it must not share their observations."""
+    config = json.loads((study.path / "good" / "config.json").read_text())
+    config["quantization_config"]["quant_method"] = "hqq"
+    (study.path / "good" / "config.json").write_text(json.dumps(config))
+    study.pytester.makepyfile(
+        "from pytest_quantgate import quantgate\n@quantgate('disk < 1 GiB')\ndef test_it(): pass"
+    )
+    plans = []
+    for version in ("0.1", "0.2"):
+        body = f'echo \'{{"python": [3, 11, 1], "installed": {{"numpy": "1.26", "hqq": "{version}"}}}}\''
+        script(study.path / "old", body)
+        study.tables["variants.good"] = 'model = "good"\nbackend = "fake"\npython = "old"'
+        told = study.run("-k", "good", "--quantgate-plan").stdout.str()
+        plans.append([line for line in told.splitlines() if re.match(r"[0-9a-f]{12} +good ", line)])
+    assert plans[0]
+    assert plans[0] != plans[1]
+
+
+def test_text_keeps_its_spaces_under_an_older_library(tmp_path):
+    tokenizer = types.SimpleNamespace(clean_up_tokenization_spaces=True)
+    older_tokenizers.keep_spaces(tokenizer, tmp_path)
+    assert tokenizer.clean_up_tokenization_spaces is False
+    (tmp_path / "tokenizer_config.json").write_text('{"clean_up_tokenization_spaces": true}')
+    older_tokenizers.keep_spaces(tokenizer, tmp_path)
+    assert tokenizer.clean_up_tokenization_spaces is True
 
 
 def test_the_stack_is_part_of_the_identity_and_the_path_is_not(study):

@@ -75,6 +75,14 @@ def test_order_is_kept(tmp_path):
         ('measure = "ppl"', "list of strings"),
         ("measure = [3]", "non-empty string"),
         ("dtype = 16", "non-empty string"),
+        (
+            '[variants.v]\nmodel = "m"\nbackend = "server"\noptions = { server = "http://h" }',
+            "not by backend",
+        ),
+        ('[variants.v]\nserver = "http://me:pw@h:1"', "holds a key or a password"),
+        ('[variants.v]\nserver = "http://h:1/v1?key=pw"', "holds a key or a password"),
+        ('[variants.v]\nlaunch = "vllm serve x --port {port} --api-key sk-1"', "holds a key or a password"),
+        ('[variants.v]\nlaunch = "x"\noptions = { server = "http://pw@h" }', "holds a key or a password"),
     ],
 )
 def test_mistakes(tmp_path, text, words):

@@ -122,6 +122,14 @@ def test_json_and_csv_hold_what_the_table_shows(folder, capsys):
     assert (second["best"], third["best"], third["disk"]) == ("true", "false", "")
 
 
+def test_what_is_no_number_is_text(folder, capsys):
+    """JSON has no NaN; the row says what may be written."""
+    _, out, _ = run(capsys, "--group-size", "32,nan", "--format", "json")
+    row = json.loads(out)["rows"][1]
+    assert row["values"] == {"group_size": "nan"}
+    assert "group_size = 'nan' cannot be used" in row["reason"]
+
+
 def test_markdown_into_a_file(folder, capsys):
     """The file is written whole, and nothing but the note goes to the terminal."""
     code, out, err = run(

@@ -146,7 +146,8 @@ def _awq(spec: ModelSpec, settings: Settings) -> dict[str, Any]:
 
 
 def _shape(settings: Settings) -> dict[str, Any]:
-    return {"bits": int(settings.get("bits", 4)), "group_size": int(settings.get("group_size", 128))}
+    # null passes the preflight; the file's own values win, and the library says what it lacks
+    return {"bits": int(settings.get("bits") or 4), "group_size": int(settings.get("group_size") or 128)}
 
 
 def _kernel(spec: ModelSpec, plain: str) -> str:

@@ -71,12 +71,13 @@ def _read(path: Path) -> tuple[Path, dict[str, Header], dict[str, TensorInfo]]:
 def remarks(path: Path) -> tuple[str, ...]:
     """Return what to know of a mixture that is not what its name says; nothing if it is.
 
-    llama.cpp stores a matrix whose rows are no multiple of 256 in another type than the K-quant that was asked for, and
-    says so only in its log.
+    llama.cpp stores a matrix whose rows are no multiple of 256 in another type than the K- or I-quant that was asked
+    for, and says so only in its log.
     """
     _, parts, tensors = _read(path)
     section = quantization_of(next(iter(parts.values())), tensors)
-    if section is None or "_K" not in section["file_type"]:
+    family = _family(section["file_type"]) if section else ""
+    if section is None or not family:
         return ()
     matrices = [info for info in tensors.values() if len(info.shape) >= MATRIX]
     weights = sum(math.prod(info.shape) for info in matrices)
@@ -86,9 +87,16 @@ def remarks(path: Path) -> tuple[str, ...]:
     kinds = ", ".join(f"{count} {name}" for name, count in section["types"].items())
     told = (
         f"{section['file_type']} was asked for, but {odd / weights:.0%} of the weights lie in rows that are no multiple"
-        f" of 256, which K-quants need: the matrices are {kinds}"
+        f" of 256, which {family} need: the matrices are {kinds}"
     )
     return (told,)
+
+
+def _family(file_type: str) -> str:
+    """Return what mixtures of blocks of 256 weights are called; empty for one of shorter blocks."""
+    if "_K" in file_type:
+        return "K-quants"
+    return "I-quants" if file_type.startswith("IQ") and file_type != "IQ4_NL" else ""
 
 
 def _nonfinite(file: Path, header: Header) -> list[str]:

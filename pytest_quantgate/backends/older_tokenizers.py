@@ -1,8 +1,8 @@
 """Tokenizers that today's libraries saved, read by those of an older stack.
 
 transformers before 5 does not know the class that version 5 writes into a checkpoint; tokenizers before 0.20 does not
-know merges as pairs: it expects "one other". The ids are the same. In text they take the spaces before full stops and commas
-away unless a checkpoint says otherwise, and version 5 lets them stand.
+know merges as pairs: it expects "one other". The ids are the same. Where a checkpoint says nothing of it, they take the
+spaces before full stops and commas away from text, and version 5 lets them stand.
 """
 
 from __future__ import annotations

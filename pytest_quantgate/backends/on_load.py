@@ -1,7 +1,7 @@
 """Recipes that make no checkpoint: the baseline's weights are quantized whenever they are loaded.
 
 bitsandbytes, torchao and quanto need no calibration data and round in seconds, so teams ship the unquantized folder and
-a line of configuration. What is rounded is the baseline in its stored type; what is computed in is `spec.dtype`.
+a line of configuration. What is rounded is the baseline as `spec.dtype` holds it, and that is computed in.
 """
 
 from __future__ import annotations

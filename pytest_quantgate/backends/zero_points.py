@@ -23,11 +23,19 @@ WORD = 32
 ZERO_POINT = "weight_zero_point"
 
 
+def _compressor() -> Any:
+    """Return the class that packs weights; None where this version has none of that name."""
+    try:
+        library = importlib.import_module("compressed_tensors.compressors.pack_quantized.base")
+    except ModuleNotFoundError:
+        return None
+    return getattr(library, "PackedQuantizationCompressor", None)
+
+
 @contextmanager
 def packed_zero_points() -> Iterator[None]:
     """Let layers that are laid out inside have zero-points of the shape that is in the file."""
-    library: Any = importlib.import_module("compressed_tensors.compressors.pack_quantized.base")
-    kind = getattr(library, "PackedQuantizationCompressor", None)
+    kind = _compressor()
     if kind is None:  # another version, with other faults
         yield
         return

@@ -76,6 +76,8 @@ def _job(chosen: Namespace) -> Job:
         table |= _samples(chosen.method, table)
     elif chosen.method in METHODS and METHODS[chosen.method].calibration == "needed":
         raise ConfigError(f"{chosen.method} needs a calibration file; name one with --calibration FILE")
+    if not chosen.out.strip():
+        raise ConfigError("--out is empty; name the new checkpoint's folder")
     return Job(
         baseline=chosen.baseline,
         recipe=from_table(chosen.method, table, Path.cwd()),

@@ -6,6 +6,7 @@ written with dashes or, as Qwen's run_gptq.py does, with underscores.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from pytest_quantgate.recipe import METHODS
@@ -26,14 +27,16 @@ _ALIASES: Mapping[str, tuple[str, ...]] = {"max_length": ("--max_len", "--max-le
 
 
 def value_of(text: str) -> Scalar:
-    """Return what an option's text means: true, false, a number, or the text itself."""
+    """Return what an option's text means: true, false, a finite number, or the text itself."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
             continue
+        if math.isfinite(number):
+            return number
     return text
 
 

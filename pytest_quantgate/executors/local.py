@@ -43,7 +43,7 @@ class Local:
             WorkerError: its process died as it loaded, now or before: it is not tried twice.
 
         """
-        if self._held is None or self._held.spec != spec:
+        if self._held is None or self._held.spec != spec or getattr(self._held, "ended", False):
             self.close()
             if spec in self._lost:
                 raise self._lost[spec]

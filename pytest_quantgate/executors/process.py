@@ -69,7 +69,7 @@ class Worker:
         self._channel = Channel(ours)
         self._end: WorkerError | None = None
         command = [
-            *(python or sys.executable, *(["-I"] if python else []), "-c", BOOTSTRAP),
+            *(python or sys.executable, "-I" if python else "-P", "-c", BOOTSTRAP),
             *(str(_PACKAGE), str(theirs.fileno()), str(os.getpid())),
             json.dumps([] if python else sys.path),
         ]
@@ -86,7 +86,7 @@ class Worker:
             self._channel.close()
             self._log.close()
             raise WorkerError(
-                f"{name}: the interpreter {python} cannot be started: {error.strerror}"
+                f"{name}: the interpreter {command[0]} cannot be started: {error.strerror}"
             ) from error
         finally:
             theirs.close()
@@ -96,6 +96,11 @@ class Worker:
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is gone, or was given up: nothing can be asked any more."""
+        return self._log.closed
 
     def call(self, doing: str, call: str, progress: Progress | None = None, **arguments: Any) -> Any:
         """Return what the worker answers.
@@ -113,33 +118,35 @@ class Worker:
         """
         if self._end is not None:
             raise self._end
-        try:
-            self._channel.send({"call": call, "with": arguments}, self._limit)
-        except TimeoutError as error:
-            raise self._hung(doing, self._limit) from error
-        except OSError as error:  # the other end, or our own after close()
-            raise self._died(doing) from error
-        return self._result(doing, self._limit, progress)
+        return self._result(doing, self._limit, progress, {"call": call, "with": arguments})
 
-    def _result(self, doing: str, limit: float, progress: Progress | None = None) -> Any:
-        while True:
-            try:
-                answer = self._channel.receive(limit)
-            except (EOFError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    raise self._hung(doing, limit) from error
-                raise self._died(doing) from error
-            except BaseException:
-                # an interrupt between question and answer: the next answer would be taken for another's
-                self.close()
-                raise
-            if "progress" in answer:
-                if progress is not None:
-                    progress(*answer["progress"])
-                continue
-            if "error" in answer:
-                raise self._raised(answer)
-            return answer["result"]
+    def _result(
+        self, doing: str, limit: float, progress: Progress | None = None, question: Any = None
+    ) -> Any:
+        try:
+            answer = self._exchange(limit, progress, question)
+        except TimeoutError as error:
+            raise self._hung(doing, limit) from error
+        except (EOFError, OSError) as error:  # the other end, or our own after close()
+            raise self._died(doing) from error
+        except BaseException:
+            # an interrupt between question and answer: the next answer would be taken for another's
+            self._end = WorkerError(f"{self._name}: its process was ended, since {doing} was interrupted")
+            self._finish(0)
+            raise
+        if "error" in answer:
+            raise self._raised(answer)
+        return answer["result"]
+
+    def _exchange(self, limit: float, progress: Progress | None, question: Any) -> dict[str, Any]:
+        if question is not None:
+            self._channel.send(question, limit)
+        answer: dict[str, Any] = self._channel.receive(limit)
+        while "progress" in answer:
+            if progress is not None:
+                progress(*answer["progress"])
+            answer = self._channel.receive(limit)
+        return answer
 
     def _raised(self, answer: dict[str, Any]) -> QuantgateError:
         kind, text = getattr(errors, answer["error"] or "ObservationError"), answer["text"]
@@ -166,7 +173,7 @@ class Worker:
             self._process.send_signal(signal.SIGUSR1)  # it writes where it stands
         time.sleep(_STACK_SECONDS)
         said = self._last_lines()
-        self.close()
+        self._finish(0)
         self._end = WorkerError(
             f"{self._name}: its process gave no sign of life for {limit:g} s while {doing}, and was killed"
             f" (raise worker_limit if it needs longer); {said}"
@@ -176,8 +183,10 @@ class Worker:
     def _last_lines(self) -> str:
         if self._log.closed:
             return "it wrote nothing"
-        self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - _LOG_BYTES))
-        lines = [line.strip() for line in self._log.read().decode(errors="replace").splitlines()]
+        # the place in the file is shared with the process that writes it: reading must not move it
+        size = os.fstat(self._log.fileno()).st_size
+        content = os.pread(self._log.fileno(), _LOG_BYTES, max(0, size - _LOG_BYTES))
+        lines = [line.strip() for line in content.decode(errors="replace").splitlines()]
         told = [plain(line) for line in lines if line]
         # a stack is written innermost call first
         stack = next((at for at, line in enumerate(told) if line.startswith(_STACKS)), -_SHOWN_LINES)
@@ -186,9 +195,14 @@ class Worker:
 
     def close(self) -> None:
         """End the process and all that it started, and wait until the device's memory is back; again is harmless."""
+        if not self.ended:
+            self._finish(_END_SECONDS)
+
+    def _finish(self, patience: float) -> None:
+        """Hang up, wait so many seconds for it to go by itself, and kill its group."""
         self._channel.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0 if self._process.poll() is not None else _END_SECONDS)
+            self._process.wait(patience)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -107,6 +107,11 @@ class RemoteModel:
     bos_id: int | None
 
     @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        return self.worker.ended
+
+    @property
     def native(self) -> Any:
         """Nothing: an engine's model cannot leave its process."""
         raise self._elsewhere("the engine's own model")

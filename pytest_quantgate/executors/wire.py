@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -71,9 +70,8 @@ class Channel:
 
     def _read(self, size: int, seconds: float | None) -> bytearray:
         found = bytearray()
+        self._connection.settimeout(seconds)
         while len(found) < size:
-            if not select.select([self._connection], [], [], seconds)[0]:
-                raise TimeoutError
             try:
                 piece = self._connection.recv(min(_CHUNK, size - len(found)))
             except ConnectionError as error:
@@ -112,6 +110,8 @@ def _named(value: Any, arrays: list[np.ndarray[Any, Any]]) -> tuple[str, Any] | 
     """Return the name and the content of what JSON has no form for; None for what it has."""
     kind = type(value).__name__
     if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("an array of objects cannot leave its process")
         arrays.append(np.ascontiguousarray(value))
         return "array", [value.dtype.str, list(value.shape)]
     if isinstance(value, tuple):

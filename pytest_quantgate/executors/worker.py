@@ -19,6 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from pytest_quantgate import errors
 from pytest_quantgate.errors import MissingExtraError, ObservationError, QuantgateError
 from pytest_quantgate.executors.wire import Channel
 from pytest_quantgate.interfaces import Answering
@@ -40,6 +41,7 @@ main(int(descriptor), int(parent))
 """Imports this package, and it alone, from where the other process has it: what lies beside it there stays there."""
 
 _DIE_WITH_PARENT: Final = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LONG: Final = frozenset({"score", "generate", "likelihoods", "complete"})
 _ATTRIBUTES: Final = ("vocab_size", "max_length", "load_seconds", "bos_id")
 
 
@@ -64,6 +66,10 @@ def _end_with(parent: int) -> None:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
+        sys.stderr.write(
+            "it was not started by the process that asks; python must be an interpreter, no script\n"
+        )
+        sys.stderr.flush()
         os._exit(1)
 
 
@@ -79,11 +85,14 @@ class Server:
     def answer(self, call: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return {"result": ...} of a call, or {"error": kind, "text": ...}; no kind for what nobody expects."""
         try:
+            if call in _LONG:
+                # one that was left midway would keep what it holds beside what comes now
+                self._scores, self._passes = iter(()), self._passes + 1
             own = getattr(self, f"_do_{call}", None)
             made = own(**arguments) if own else getattr(self._model, call)(**arguments)
         except QuantgateError as error:
             extra = {"extra": error.extra} if isinstance(error, MissingExtraError) else {}
-            return {"error": type(error).__name__, "text": str(error), **extra}
+            return {"error": _known(error), "text": str(error), **extra}
         except Exception as error:  # noqa: BLE001  the other process is to live on, and to know
             traceback.print_exc()
             lines = str(error).strip().splitlines() or [""]
@@ -100,7 +109,6 @@ class Server:
 
     def _do_score(self, **arguments: Any) -> int:
         self._scores = self._model.score(**arguments)
-        self._passes += 1
         return self._passes
 
     def _do_next_score(self, number: int) -> Any:
@@ -116,6 +124,14 @@ class Server:
 
     def _progress(self, done: int, total: int) -> None:
         self._channel.send({"progress": [int(done), int(total)]})
+
+
+def _known(error: QuantgateError) -> str:
+    """Return the name of an error's nearest class that the other process knows: a backend may have its own."""
+    names: list[str] = [
+        kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind
+    ]
+    return names[0]
 
 
 def _found(reference: str) -> Any:

@@ -60,13 +60,14 @@ def ranked(found: Iterable[Finding]) -> tuple[Finding, ...]:
 def why(measured: Measurements, variant: str, verdicts: Iterable[Verdict]) -> tuple[Finding, ...]:
     """Return the findings that may explain these verdicts, likeliest first; never raises."""
     try:
-        missed = [verdict for verdict in verdicts if not verdict.passed]
-        judged = [one for verdict in missed if verdict.outcome != "UNMEASURED" for one in verdict.decisive()]
+        missed = [check for verdict in verdicts if not verdict.passed for check in verdict.decisive()]
+        judged = [parse_metric(check.metric).name for check in missed if check.estimate is not None]
         found = findings(measured, variant)
-        causes = relevant(found, [parse_metric(check.metric).name for check in judged])
+        causes = relevant(found, judged)
         # what was not measured accuses no recipe: only what keeps a model from being measured
-        absent = any(verdict.outcome == "UNMEASURED" for verdict in missed)
-        return tuple(one for one in found if one in causes or (absent and one.kind == "trouble"))
+        keeps = [one for one in found if one.kind == "trouble" and one.cause != "slower"]
+        blamed = [*causes, *(keeps if len(judged) < len(missed) else ())]
+        return tuple(one for one in found if one in blamed)
     except Exception:  # noqa: BLE001  an explanation must not hide what it explains
         return ()
 

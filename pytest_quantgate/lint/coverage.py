@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_quantgate.lint.finding import Finding
+from pytest_quantgate.lint.folder import QUANTO
 from pytest_quantgate.lint.modules import FLOATS, is_end
 from pytest_quantgate.lint.packing import is_awq
 from pytest_quantgate.lint.section import ON_LOAD, PACKED
@@ -71,7 +72,7 @@ def check_coverage(folder: Folder, packed: Mapping[str, Packed]) -> Iterator[Fin
     """Compare the section with the modules that are packed."""
     section, complete = folder.section, folder.weights.complete
     modules = {name: module for name, module in folder.modules.items() if module.packing}
-    if section is None or (section.file != "config.json" and modules):
+    if section is None or (section.file not in ("config.json", QUANTO) and modules):
         if modules:
             said = f"only {section.file} says so" if section else "no file says so"
             name, module = next(iter(modules.items()))

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
     from pytest_quantgate.checkpoint.headers import TensorInfo
 
-__all__ = ["Folder", "survey"]
+__all__ = ["Folder", "default_template", "survey"]
 
 MAX_CONFIG = 1 << 20
 MAX_TOKENIZER = 96 << 20
 MAX_TEXT = 1 << 20
 SECTION_FILES = ("quantize_config.json", "quant_config.json")
+QUANTO = "quanto_qmap.json"
+"""What optimum-quanto writes in place of a quantization section: the type of each module."""
 _JSON = ("tokenizer_config.json", "generation_config.json", "added_tokens.json", "chat_template.json")
 
 
@@ -99,7 +101,7 @@ class Folder:
         if "chat_template.jinja" in self.sizes:
             return _text(self.path, "chat_template.jinja")
         for name in ("chat_template.json", "tokenizer_config.json"):
-            found = _template(self.documents.get(name, {}).get("chat_template"))
+            found = default_template(self.documents.get(name, {}).get("chat_template"))
             if found is not None:
                 return found
         return None
@@ -178,7 +180,8 @@ def _sections(
     for name in SECTION_FILES:
         if name in sizes:
             raw[name] = _read(path, name, MAX_CONFIG, "QG101", findings)
-    return {name: sound_section(name, value, findings) for name, value in raw.items() if value is not None}
+    found = {name: sound_section(name, value, findings) for name, value in raw.items() if value is not None}
+    return found or ({QUANTO: {"quant_method": "quanto"}} if QUANTO in sizes else {})
 
 
 def _quick_json(path: Path, name: str) -> Any:
@@ -200,7 +203,8 @@ def _text(path: Path, name: str) -> str | None:
         return None
 
 
-def _template(value: Any) -> str | None:
+def default_template(value: Any) -> str | None:
+    """Return the template that chat_template means: itself, or the one of a list that is named "default"."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):

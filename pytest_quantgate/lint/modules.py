@@ -41,7 +41,7 @@ class Module:
 
     @cached_property
     def packing(self) -> str:
-        """How it is packed: "gptq" (also AWQ), "compressed", "torchao", "bnb4", "bnb8", "fp8", "int8", "fp4" or ""."""
+        """How it is packed: "gptq" (also AWQ), "compressed", "torchao", "quanto", "bnb4", "bnb8", "fp8", "int8", ..."""
         parts = self.parts
         if parts.keys() & {"qweight", "qzeros", "g_idx"}:
             return "gptq"
@@ -49,6 +49,8 @@ class Module:
             return "compressed"
         if "_weight_qdata" in parts:
             return "torchao"
+        if "weight._data" in parts:
+            return "quanto"
         weight = parts.get("weight")
         return "" if weight is None else _packing_of_weight(weight, parts)
 

@@ -9,6 +9,7 @@ In brackets the shape for a matrix of `outs` x `ins`:
 - bitsandbytes: 4 bit is weight [outs * ins / 2, 1] as U8 with weight.absmax, weight.quant_map and
   weight.quant_state.bitsandbytes__nf4 (or fp4); 8 bit is weight [outs, ins] as I8 with SCB [outs]
 - torchao: _weight_qdata with _weight_scale
+- quanto: weight._data with weight._scale
 """
 
 from __future__ import annotations
@@ -141,8 +142,16 @@ def _bnb4(at: Unpacking) -> Packed:
 
 
 def _torchao(at: Unpacking) -> Packed:
-    at.need("_weight_scale")
-    shape = at.parts["_weight_qdata"].shape
+    return _plain(at, "_weight_qdata", "_weight_scale")
+
+
+def _quanto(at: Unpacking) -> Packed:
+    return _plain(at, "weight._data", "weight._scale")
+
+
+def _plain(at: Unpacking, data: str, scale: str) -> Packed:
+    at.need(scale)
+    shape = at.parts[data].shape
     # types below a byte are packed, each in its own way
     if at.expected is None or shape != at.expected:
         return Packed(at.module.name)
@@ -153,6 +162,7 @@ _BY_PACKING: Mapping[str, Callable[[Unpacking], Packed]] = {
     "gptq": unpack_integers,
     "compressed": _compressed,
     "torchao": _torchao,
+    "quanto": _quanto,
     "fp8": _fp8,
     "int8": _int8,
     "fp4": _fp4,

@@ -47,9 +47,10 @@ def _vocabulary(folder: Folder) -> Iterator[Finding]:
     if not ids:
         yield Finding("QG402", "tokenizer.json", "has no vocabulary that can be read", _COPY)
         return
-    last, rows = max(ids.items(), key=lambda pair: pair[1]), _rows(folder)
-    if rows is not None and last[1] >= rows:
-        text = f"has the id {last[1]} ({last[0][:40]!a}; the embedding has {rows} rows, ids to {rows - 1})"
+    last, rows = max(ids.values()), _rows(folder)
+    if rows is not None and last >= rows:
+        token = next(token for token, number in ids.items() if number == last)
+        text = f"has the id {last} ({token[:40]!a}; the embedding has {rows} rows, ids to {rows - 1})"
         yield Finding(
             "QG403", "tokenizer.json", text, "take the tokenizer and the weights from the same model"
         )

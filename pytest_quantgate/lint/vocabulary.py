@@ -15,7 +15,8 @@ def ids_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
-        ids = {token: number for token, number in vocabulary.items() if type(number) is int}
+        sound = set(map(type, vocabulary.values())) <= {int}
+        ids = dict(vocabulary) if sound else {k: v for k, v in vocabulary.items() if type(v) is int}
     elif isinstance(vocabulary, list):
         # unigram: pairs of token and score, the id is the position
         ids = {

@@ -3,7 +3,8 @@
 An in-process engine reads the variant at every id of the baseline's top K, and its smallest log-probability bounds
 what the truncation misses. A server tells its own top N: ids beyond them are unknown (NaN) and join the rest, which
 keeps the sum a lower bound (log-sum inequality); with the floor unknown too, nothing bounds what it misses. Then
-`outside` holds the baseline's mass on the tokens that are unknown, and the metric is not measurable where that is much.
+`outside` holds the baseline's mass on the tokens that are unknown: the metric is not measurable where that is much, and
+else its `missed` is None, so that a limit above it is never kept by it.
 """
 
 from __future__ import annotations

@@ -97,7 +97,9 @@ class Footprint:
         return Observation(
             facts={
                 "disk": sum(checkpoint.weight_files.values()),
-                "weights_memory": sum(info.nbytes for info in tensors.values()) if weights is None else weights,
+                "weights_memory": sum(info.nbytes for info in tensors.values())
+                if weights is None
+                else weights,
                 "parameters": sum(
                     math.prod(info.shape) for info in tensors.values() if info.dtype.startswith(("F", "BF"))
                 ),

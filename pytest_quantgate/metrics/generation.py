@@ -4,10 +4,11 @@ Batch 1, one fixed prompt, 50 new tokens, greedy, without stopping at an end tok
 that count. On a GPU every time stamp is synchronised. Figures belong to a kind of device and are never taken
 from another.
 
-tokens_per_second  mean over runs of new tokens / time of the whole run, prompt included; higher is better.
+tokens_per_second  median over runs of new tokens / time of the whole run, prompt included; higher is better.
                    The study's number; not the decoding rate alone, which is 1 / token_latency.
-ttft               time to first token: from the call to the first new token; mean over runs.
-token_latency      time between one new token and the next; mean over runs, `.median` and `.p99` over tokens.
+ttft               time to first token: from the call to the first new token; median over runs.
+token_latency      time between one new token and the next: the mean of each run, median over runs; `.median` and
+                   `.p99` over tokens.
 load_time          time of from_pretrained, libraries imported before; one sample, the file cache may be warm.
 vram               peak bytes of tensors (torch's allocator) since before loading; `.reserved` adds what the
                    allocator holds back. nvidia-smi shows more: the CUDA context, and other processes.
@@ -17,8 +18,8 @@ With `concurrent = N`, which an endpoint can be asked for, N requests with the s
 tokens of all count, over the time from the first request sent to the last token there; ttft and token_latency are means
 over the requests of a run. A cache of prompts is passed by where the kind of server lets it be (docs/servers.md).
 
-Relations: `.delta`, `.ratio`, `.drop`. Intervals of means are over runs (Student's t); comparisons have none
-yet.
+Relations: `.delta`, `.ratio`, `.drop`. Intervals of medians are over runs, without a distribution (`stats.Ranks`), and
+those of comparisons follow from them.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ NEW_TOKENS = 48
 LONGEST_PERIOD, LOOP_TOKENS = 4, 32
 GUESSING = 0.75  # share of log(vocabulary) above which a model does not follow text
 SHOWN = 3
+CACHE = "kv_cache"
+"""What backends call a quantized key-value cache, among the quantized modules."""
+FLOATS = ("F32", "F16", "BF16")  # types of a GGUF file that only convert
 
 WRONG_WEIGHTS = (
     "the checkpoint was packed for another kernel or format (zero points off by one, v1 read as v2)",
@@ -75,14 +78,16 @@ class Sanity:
         """Look at the weights, then at what the model does. Problems are facts, not errors."""
         model, spec = subject.model, subject.spec
         findings: Mapping[str, Any] = model.findings()
-        bits = sorted(set(findings["quantized"].values()))
+        layers = {name: bits for name, bits in findings["quantized"].items() if name != CACHE}
+        bits = sorted(set(layers.values()))
         facts: dict[str, Any] = {
-            "quantized_layers": len(findings["quantized"]),
+            "quantized_layers": len(layers),
             "bits": bits,
             "dense": findings["dense"],
             "remarks": list(findings.get("remarks", ())),
         }
-        hidden = spec.is_baseline or findings.get("unseen")
+        meant = CACHE in findings["quantized"] and not _promises_layers(spec)
+        hidden = spec.is_baseline or findings.get("unseen") or meant
         problems = [] if hidden else _of_quantization(spec, bits, findings["dense"])
         problems += _of_weights(findings["nonfinite"])
         arrays: dict[str, NDArray[Any]] = {}
@@ -90,6 +95,10 @@ class Sanity:
             try:
                 arrays, behaviour = _behave(model, protocol, reference, progress)
             except ObservationError as error:
+                if findings.get(
+                    "unseen"
+                ):  # an endpoint may have had a bad minute: nothing to keep of its weights
+                    raise
                 problems.append(
                     _problem(str(error), "a dtype that overflows: try bfloat16 or float32", *WRONG_WEIGHTS)
                 )
@@ -141,15 +150,27 @@ def _of_quantization(spec: ModelSpec, bits: list[int], dense: list[str]) -> list
     return []
 
 
+def _promises_layers(spec: ModelSpec) -> bool:
+    """Return whether more than the cache is to be quantized."""
+    if spec.recipe is not None:
+        return spec.recipe.get("type", "") not in FLOATS
+    return bool(_section(spec))
+
+
 def _promised_bits(spec: ModelSpec) -> int:
     if spec.recipe is not None:
         return int(spec.recipe.get("bits", 0))
-    file = Path(spec.path) / "config.json"
-    if not file.is_file():  # a GGUF file promises what it has
-        return 0
-    config: Any = json.loads(file.read_text(encoding="utf-8"))
-    bits = (config.get("quantization_config") or {}).get("bits")
+    bits = _section(spec).get("bits")
     return bits if isinstance(bits, int) else 0
+
+
+def _section(spec: ModelSpec) -> Mapping[str, Any]:
+    """Return the quantization section of the configuration; a GGUF file has none, and promises what it has."""
+    file = Path(spec.path) / "config.json"
+    if not file.is_file():
+        return {}
+    config: Any = json.loads(file.read_text(encoding="utf-8"))
+    return config.get("quantization_config") or {}
 
 
 def _of_weights(names: list[str]) -> list[dict[str, Json]]:

@@ -53,6 +53,7 @@ def change(metric: Metric, now_pair: Pair, earlier_pair: Pair) -> Estimate:
     _check_aligned(now, earlier, (_ids(now_pair), _ids(earlier_pair)))
     if metric.name == "ppl":
         return _perplexity(metric, now, earlier)
+    _check_whole(metric, now, earlier)
     term = (metric.name, metric.statistic)
     name = MEANS.get(term) or ROOTS.get(term)
     if name is None or "kld" not in now.arrays or "kld" not in earlier.arrays:
@@ -64,6 +65,20 @@ def change(metric: Metric, now_pair: Pair, earlier_pair: Pair) -> Estimate:
     if term in ROOTS:
         return _root(metric, x, y, now.arrays["window"])
     return _mean(metric, x, y, now.arrays["window"], unit)
+
+
+def _check_whole(metric: Metric, *pair: Observation) -> None:
+    """Refuse figures of which an endpoint did not tell a part: what two lower bounds differ by says nothing.
+
+    Raises:
+        NotMeasurableError: one of them is such a figure.
+
+    """
+    column = {"kld": "outside", "top1_agreement": "unranked"}.get(metric.name, "")
+    if any(column in observation.arrays and observation.arrays[column].any() for observation in pair):
+        raise NotMeasurableError(
+            f"{metric}: the server did not tell a part of it, so that it is a lower bound, now or then"
+        )
 
 
 def _ids(pair: Pair) -> NDArray[Any]:

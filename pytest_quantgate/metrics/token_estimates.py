@@ -74,10 +74,23 @@ def _perplexity(observation: Observation) -> Estimate:
 
 
 def _agreement(variant: Observation) -> Estimate:
-    """Return a share, with an interval that stays right when every token agrees."""
+    """Return a share, with an interval that stays right when every token agrees.
+
+    Raises:
+        NotMeasurableError: of too many tokens the server did not tell which is the most probable.
+
+    """
+    unknown = _share(variant, "unranked")
+    if unknown > MOST_OUTSIDE:
+        raise NotMeasurableError(
+            f"top1_agreement: the server does not tell the most probable token of {unknown:.0%} of all (allowed:"
+            f" {MOST_OUTSIDE:.0%})"
+        )
     mean = _mean(variant, variant.arrays["agree"])
     sampling = stats.effective(mean, len(variant.arrays["agree"])) if mean.sampling() else None
-    return _estimate(mean.value, variant, mean.clusters, sampling)
+    found = _estimate(mean.value, variant, mean.clusters, sampling)
+    note = f"the server does not tell the most probable token of {unknown:.2g} of all" if unknown else ""
+    return replace(found, note=note, missed=unknown)
 
 
 def _compared(metric: Metric, variant: Observation, baseline: Observation | None) -> Estimate:
@@ -126,7 +139,9 @@ def _divergence(statistic: str, variant: Observation) -> Estimate:
     note = (
         f"from the baseline's top {top}: the exact value is at most {missed:.3g} nat higher" if missed else ""
     )
-    return replace(found, note=_unbounded_note(outside) if outside else note)
+    if outside:
+        return replace(found, note=_unbounded_note(outside), missed=None)
+    return replace(found, note=note)
 
 
 def _outside(variant: Observation) -> float:
@@ -136,15 +151,18 @@ def _outside(variant: Observation) -> float:
         NotMeasurableError: that is too much for a divergence.
 
     """
-    if "outside" not in variant.arrays:
-        return 0.0
-    share = float(variant.arrays["outside"].mean(dtype=np.float64))
+    share = _share(variant, "outside")
     if share > MOST_OUTSIDE:
         raise NotMeasurableError(
             f"kld: the server tells nothing of the tokens with {share:.0%} of the baseline's probability (allowed:"
             f" {MOST_OUTSIDE:.0%}); let it tell more (vLLM: --max-logprobs {variant.facts['top_k']})"
         )
     return share
+
+
+def _share(variant: Observation, name: str) -> float:
+    """Return the mean of a column that only endpoints have."""
+    return float(variant.arrays[name].mean(dtype=np.float64)) if name in variant.arrays else 0.0
 
 
 def _unbounded_note(outside: float) -> str:

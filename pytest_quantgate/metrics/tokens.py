@@ -136,7 +136,8 @@ class Tokens:
 
             window (S,) int32, logprob (S,) float32, and
             kept:      ids (N,), top1 (S,), top_ids (S, K) of 2 or 4 bytes, top_logprob (S, K) float32
-            compared:  kld, kld_excess, delta_p (S,) float32, agree (S,) uint8
+            compared:  kld, kld_excess, delta_p (S,) float32, agree (S,) uint8; of an endpoint also outside (S,)
+                       float32, see `divergences`, and unranked (S,) uint8: it did not tell its most probable token
         """
         parameters: dict[str, Any] = dict(protocol.parameters)
         places: dict[str, Any] = dict(protocol.places)
@@ -284,6 +285,7 @@ def _compared(
         "kld": [],
         "kld_excess": [],
         "outside": [],
+        "unranked": [],
         "delta_p": [],
         "agree": [],
     }
@@ -295,8 +297,11 @@ def _compared(
             columns[name].append(column)
         columns["delta_p"].append(np.exp(scores.logprob) - np.exp(kept["logprob"][rows]))
         columns["agree"].append((scores.top1 == kept["top1"][rows]).astype(np.uint8))
-    if model.spec.backend != "server" and not any(part.any() for part in columns["outside"]):
-        del columns["outside"]  # nothing can be outside; of an endpoint all parts of a pass have the column
+        columns["unranked"].append((scores.top1 < 0).astype(np.uint8))
+    for name in ("outside", "unranked"):
+        # an engine here tells all; of an endpoint all parts of a pass have the column
+        if model.spec.backend != "server" and not any(part.any() for part in columns[name]):
+            del columns[name]
     return _joined(columns, numbers)
 
 
