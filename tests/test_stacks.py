@@ -134,6 +134,7 @@ def test_an_environment_that_is_made_again_gets_the_same_versions(tmp_path, whee
     assert dict(made.versions("v", python, ("old_quantizer",))) == {"old_quantizer": "0.7.1"}
 
 
+@pytest.mark.slow
 def test_one_that_was_left_half_made_is_made_anew(tmp_path, wheels):
     wanted = Stack("", ("old_quantizer",))
     folder = Path(stacks(tmp_path).interpreter("v", wanted)).parents[1]
@@ -166,6 +167,7 @@ def test_one_whose_interpreter_is_gone_is_made_anew(tmp_path, wheels):
     assert Path(stacks(tmp_path).interpreter("v", Stack("", ("numpy",)))).is_file()
 
 
+@pytest.mark.slow
 def test_what_an_environment_is_made_from_needs_nothing_installed(tmp_path, wheels):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
     asked = stacks(tmp_path)
@@ -231,6 +233,7 @@ def test_a_requirement_that_says_all_is_taken(text):
     assert text.startswith("--") or len(requirement_names([text])) == 1
 
 
+@pytest.mark.slow
 def test_other_requirements_are_another_environment(tmp_path, wheels):
     made = stacks(tmp_path)
     assert made.interpreter("v", Stack("", ("numpy",))) != made.interpreter(
